@@ -1,0 +1,129 @@
+"""One network's optimiser with its schedule and clipping; a step is one call.
+
+A schedule is a function of counters, so that resuming needs nothing but the counters, and so that
+its unit is visible: `MultiStep` and `Linear` count epochs, `Cosine` counts gradient steps.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Schedule(ABC):
+    """The learning rate's factor as a function of finished epochs and gradient steps."""
+
+    @abstractmethod
+    def factor(self, epochs: int, steps: int, total_steps: int) -> float:
+        """Factor for the next step, after `epochs` epochs and `steps` of `total_steps` steps."""
+
+
+class MultiStep(Schedule):
+    """Multiply by `decay_factor` after each of `epochs`; an empty list keeps the rate constant."""
+
+    def __init__(self, *, epochs: list[int], decay_factor: float) -> None:
+        self.epochs = epochs
+        self.decay_factor = decay_factor
+
+    def factor(self, epochs: int, steps: int, total_steps: int) -> float:
+        return self.decay_factor ** sum(epochs >= milestone for milestone in self.epochs)
+
+
+class Linear(Schedule):
+    """From 1 to `decay_factor` in a straight line over the first `num_epochs` epochs."""
+
+    def __init__(self, *, num_epochs: int, decay_factor: float) -> None:
+        self.num_epochs = num_epochs
+        self.decay_factor = decay_factor
+
+    def factor(self, epochs: int, steps: int, total_steps: int) -> float:
+        done = min(epochs, self.num_epochs) / self.num_epochs
+        return 1.0 + (self.decay_factor - 1.0) * done
+
+
+class Cosine(Schedule):
+    """Linear warm-up over `warmup_steps`, then a cosine to 0 at the run's last gradient step.
+
+    `num_cycles` is in whole periods: 0.5 falls once from 1 to 0 (Loshchilov & Hutter 2017,
+    without restarts).
+    """
+
+    def __init__(self, *, warmup_steps: int, num_cycles: float) -> None:
+        self.warmup_steps = warmup_steps
+        self.num_cycles = num_cycles
+
+    def factor(self, epochs: int, steps: int, total_steps: int) -> float:
+        if steps < self.warmup_steps:
+            return steps / max(1, self.warmup_steps)
+        done = (steps - self.warmup_steps) / max(1, total_steps - self.warmup_steps)
+        return max(0.0, 0.5 * (1.0 + math.cos(2.0 * math.pi * self.num_cycles * min(done, 1.0))))
+
+
+class Optimizer:
+    """Adam (Kingma & Ba 2015; L2 added to the gradient) or AdamW (decoupled) for one network."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        name: Literal["adam", "adamw"],
+        lr: float,
+        l2_regularization: float,
+        max_grad_norm: float | None,
+        schedule: Schedule,
+        total_steps: int,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.max_grad_norm = max_grad_norm
+        self.schedule = schedule
+        self.total_steps = total_steps
+        self.base_lr = lr
+        self.epochs = 0
+        self.steps = 0
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+        self.torch = kind(self.parameters, lr=lr, weight_decay=l2_regularization, fused=True)
+        self._reschedule()
+
+    @property
+    def lr(self) -> float:
+        return float(self.torch.param_groups[0]["lr"])
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Descend `loss` once; returns the gradient's norm before clipping (0-d)."""
+        self.torch.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if limit < math.inf:
+            nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
+        self.torch.step()
+        return norm
+
+    def after_step(self) -> None:
+        """Advance a schedule that counts steps."""
+        self.steps += 1
+        self._reschedule()
+
+    def after_epoch(self, epoch: int) -> None:
+        """Advance a schedule that counts epochs; `epoch` (from 1) has just ended."""
+        self.epochs = epoch
+        self._reschedule()
+
+    def _reschedule(self) -> None:
+        lr = self.base_lr * self.schedule.factor(self.epochs, self.steps, self.total_steps)
+        for group in self.torch.param_groups:
+            group["lr"] = lr
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"torch": self.torch.state_dict(), "epochs": self.epochs, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.torch.load_state_dict(state["torch"])
+        self.epochs, self.steps = state["epochs"], state["steps"]
+        self._reschedule()

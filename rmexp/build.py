@@ -1,0 +1,159 @@
+"""From a configuration to live objects; the only file that calls Hydra's `instantiate`.
+
+Everything is checked first, all of it, so that nothing is read or written for a configuration that
+cannot be built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from math import prod
+from typing import Any, cast
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from rmexp.algo.base import Algo, Spec
+from rmexp.check import check
+from rmexp.config import config_dir
+from rmexp.data.dataset import Dataset
+from rmexp.errors import CheckpointError, ConfigError, RmexpError
+from rmexp.loggers.base import Logger
+from rmexp.rollout.rollouts import Rollouts
+from rmexp.settings import LoopSettings
+
+LIVE = {"algo": ("spec", "device"), "rollout": ("env_args", "obs_keys")}
+"""Parameters that the run supplies: they depend on the data, so they cannot stand in YAML."""
+
+
+def check_config(config: DictConfig) -> None:
+    """Raise one ConfigError that lists every problem of a composed configuration."""
+    for group in ("algo", "dataset", "loop"):
+        if "_target_" not in config[group]:
+            raise ConfigError(f"{group}: it has no _target_; choose one with {group}=NAME")
+    check(config, LIVE)
+
+
+def loop_settings(config: DictConfig) -> LoopSettings:
+    return cast("LoopSettings", _make(config.loop))
+
+
+def dataset(config: DictConfig) -> Dataset:
+    return cast("Dataset", _make(config.dataset))
+
+
+def algo(config: DictConfig, spec: Spec, device: torch.device) -> Algo:
+    """The algorithm; its networks' first weights depend on the seed alone."""
+    return cast("Algo", _make(config.algo, spec=spec, device=device))
+
+
+def algo_class(config: DictConfig) -> type[Algo]:
+    """The class that `config.algo` names."""
+    return cast("type[Algo]", get_class(config.algo._target_))
+
+
+def rollouts(
+    config: DictConfig, env_args: Mapping[str, Any] | None, obs_keys: list[str]
+) -> Rollouts | None:
+    """The rollouts, or None with `rollout=none`."""
+    if "_target_" not in config.rollout:
+        return None
+    return cast("Rollouts", _make(config.rollout, env_args=env_args, obs_keys=obs_keys))
+
+
+def views(config: DictConfig) -> list[Logger]:
+    """The loggers chosen; an entry without `_target_` belongs to one that was switched off."""
+    chosen = [node for node in config.logging.values() if node and "_target_" in node]
+    return [cast("Logger", _make(node)) for node in chosen]
+
+
+def device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: {name!r} is not a device; use auto, cpu, cuda or cuda:1") from (
+            error
+        )
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: {name!r} was asked for, but torch sees no GPU; use device=cpu")
+    return chosen
+
+
+def network_shapes(obs_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes as networks see them: images (H, W, C) become (C, H, W), the rest flat."""
+    return {
+        key: (shape[2], shape[0], shape[1]) if len(shape) == 3 else (prod(shape),)
+        for key, shape in obs_shapes.items()
+    }
+
+
+@cache
+def shipped_targets() -> frozenset[str]:
+    """Every `_target_` that the shipped configurations name."""
+    found: set[str] = set()
+    for file in sorted(config_dir().rglob("*.yaml")):
+        _collect_targets(OmegaConf.to_container(OmegaConf.load(file), resolve=False), found)
+    return frozenset(found)
+
+
+def trusted_config(plain: Any, trust: Collection[str], source: str) -> DictConfig:
+    """A configuration that came in a file, cleared for building.
+
+    Args:
+        plain: nested dicts, lists and values.
+        trust: import paths that the caller vouches for, beyond the shipped ones.
+        source: where it came from, for the error.
+
+    Raises:
+        CheckpointError: it names a `_target_` that is neither shipped nor trusted, or holds an
+            interpolation. Nothing has been imported by then.
+    """
+    _refuse_untrusted(plain, "", shipped_targets() | set(trust), source)
+    config = OmegaConf.create(plain)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _make(node: DictConfig, **live: Any) -> Any:
+    """The object of a node; live objects go round Hydra, and our own errors come through as such."""
+    try:
+        return instantiate(node, _partial_=True, _convert_="all")(**live)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, RmexpError):
+            raise error.__cause__ from None
+        raise
+
+
+def _refuse_untrusted(value: Any, key: str, allowed: Collection[str], source: str) -> None:
+    if isinstance(value, dict):
+        for name, child in value.items():
+            full = f"{key}.{name}" if key else str(name)
+            if name == "_target_" and not (isinstance(child, str) and child in allowed):
+                raise CheckpointError(
+                    f"{source}: {full} is {child!r}, which rmexp does not ship; building it would "
+                    f"run code of its choosing. If you trust it, add trust=[{child}]"
+                )
+            _refuse_untrusted(name, full, allowed, source)
+            _refuse_untrusted(child, full, allowed, source)
+    elif isinstance(value, list):
+        for i, child in enumerate(value):
+            _refuse_untrusted(child, f"{key}[{i}]", allowed, source)
+    elif isinstance(value, str) and "${" in value:
+        raise CheckpointError(f"{source}: {key} holds an interpolation ({value!r}); refused")
+
+
+def _collect_targets(value: Any, found: set[str]) -> None:
+    if isinstance(value, dict):
+        if isinstance(value.get("_target_"), str):
+            found.add(value["_target_"])
+        for child in value.values():
+            _collect_targets(child, found)
+    elif isinstance(value, list):
+        for child in value:
+            _collect_targets(child, found)

@@ -1,0 +1,194 @@
+"""The command line: Hydra composes, one place reports, and the exit code tells the truth.
+
+Hydra is asked to raise its errors instead of printing them, so that every failure, ours or its
+own, ends here: one clear message, no traceback unless `debug.traceback=true`, exit code 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rmexp.check import did_you_mean
+from rmexp.config import COMMAND_LINE, config_dir, register
+from rmexp.errors import ConfigError, RmexpError
+from rmexp.run_dir import RunDirectory, config_hash, saved_config
+
+_log = logging.getLogger(__name__)
+_sweep_dir: list[Path] = []
+_failures: list[Exception] = []
+
+register()
+
+
+def main() -> None:
+    """`python -m rmexp`, and the console script `rmexp`."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    logging.captureWarnings(True)
+    try:
+        sys.argv[1:] = _for_hydra(sys.argv[1:])
+        os.environ[COMMAND_LINE] = "\n".join(sys.argv[1:])
+        _check_resume(sys.argv[1:])
+        _hydra_main()
+        if _failures:
+            raise _failures[0]
+    except (HydraException, OmegaConfBaseException, RmexpError) as error:
+        _exit(_explain(error), error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # a fault of ours or of a library: say so, keep the details
+        _exit(f"{type(error).__name__}: {error}", error)
+    _report_sweep()
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+def _hydra_main(config: DictConfig) -> float | None:
+    """One job: a single run, or one of a sweep."""
+    from rmexp import experiment  # torch is imported from here on, not for --help
+
+    job = HydraConfig.get()
+    path = Path(job.runtime.output_dir)
+    overrides = list(job.overrides.task)
+    group = Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else None
+    resume = config.resume is not None
+    try:
+        if resume:
+            changes = [o for o in overrides if not o.startswith("resume=")]
+            config = saved_config(Path(config.resume), changes)
+        elif group is not None and (done := RunDirectory(path).status()):
+            if done["config_hash"] != config_hash(config):
+                raise ConfigError(
+                    f"{path}: this sweep directory holds a job of the same name with another "
+                    "configuration; choose another hydra.sweep.dir"
+                )
+            if done["state"] == "finished" and done["num_epochs"] >= config.loop.num_epochs:
+                _log.info("%s: finished earlier, skipped", path.name)
+                return done.get("objective")
+            resume = True
+        return experiment.run(config, path, overrides=overrides, group=group, resume=resume)
+    except Exception as error:
+        _log_failure(error, path, bool(config.debug.traceback))
+        if group is not None:
+            raise  # the sweeper must know
+        _failures.append(error)
+        return None
+
+
+def _for_hydra(arguments: list[str]) -> list[str]:
+    """What people type, as Hydra's grammar wants it: -m first, any path after `resume=`."""
+    words = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
+    for i, word in enumerate(words):
+        key, _, value = word.partition("=")
+        if key == "resume" and not value.startswith(("'", '"')) and value not in ("", "null"):
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            words[i] = f"resume='{quoted}'"
+    return words
+
+
+def _check_resume(arguments: list[str]) -> None:
+    """Refuse a resume that cannot be, before Hydra makes directories for it."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "resume" and value not in ("", "null"):
+            saved_config(Path(value.strip("'\"")), [])
+
+
+class SweepReport(Callback):
+    """Remembers where a sweep writes, so that its end can be told whatever launched its jobs."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _sweep_dir.append(Path(config.hydra.sweep.dir).absolute())
+
+
+def _log_failure(error: Exception, path: Path, with_traceback: bool) -> None:
+    """Put the failure into the job's own log; in a sweep also say it at once."""
+    details = "".join(traceback.format_exception(error))
+    record = _log.makeRecord(_log.name, logging.ERROR, "", 0, "%s", (details,), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        text = details if with_traceback else str(error)
+        _log_to_terminal(f"job {path.name} failed: {text}")
+
+
+def _log_to_terminal(text: str) -> None:
+    sys.stderr.write(text.rstrip() + "\n")
+    sys.stderr.flush()
+
+
+def _exit(message: str, error: Exception) -> None:
+    wanted = any(argument.replace(" ", "") == "debug.traceback=true" for argument in sys.argv[1:])
+    if wanted:
+        _log_to_terminal("".join(traceback.format_exception(error)))
+    if not _report_sweep():
+        _log_to_terminal(f"error: {message}")
+        if not wanted and not isinstance(error, (HydraException, OmegaConfBaseException)):
+            _log_to_terminal("(debug.traceback=true shows where; the run's rmexp.log has it too)")
+    sys.exit(1)
+
+
+def _report_sweep() -> bool:
+    """Print how each job of a sweep ended; False if this was no sweep."""
+    if not _sweep_dir or not _sweep_dir[0].is_dir():
+        return False
+    folder = _sweep_dir[0]
+    jobs = sorted(p for p in folder.iterdir() if p.is_dir())
+    if not jobs:
+        return False
+    lines = [f"sweep {folder}:"]
+    for job in jobs:
+        status = RunDirectory(job).status() or {"state": "not started"}
+        objective = status.get("objective")
+        shown = "" if objective is None else f"  objective {objective:.4g}"
+        lines.append(f"  {status['state']:<11}  {job.name}{shown}")
+        if status.get("error") and status["state"] != "finished":
+            lines += [f"      {line}" for line in str(status["error"]).splitlines()]
+    _log_to_terminal("\n".join(lines))
+    return True
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's words, with the cause it hides and a proposal for a misspelt key."""
+    parts = [str(error).strip()]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and str(cause).strip() not in parts[0]:
+        parts.append(str(cause).strip())
+    text = "\n".join(parts)
+    found = re.search(r"Key '([^']+)' (?:is not in struct|not in)", text)
+    place = re.search(r"full_key: (\S+)", text)
+    if found is None or place is None:
+        return text
+    parent, _, key = place.group(1).rpartition(".")
+    return f"{text}{did_you_mean(key, _known_keys(parent)) if key == found.group(1) else ''}"
+
+
+def _known_keys(parent: str) -> list[str]:
+    """The keys below `parent` in the configuration without the value overrides."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    pairs = (argument.partition("=") for argument in sys.argv[1:])
+    files = ((group, name, config_dir() / group / f"{name}.yaml") for group, _, name in pairs)
+    choices = [f"{group}={name}" for group, name, file in files if name and file.is_file()]
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            node = compose("config", overrides=choices)
+        chosen = OmegaConf.select(node, parent) if parent else node
+    except (HydraException, OmegaConfBaseException):  # the choice itself is what is wrong
+        return []
+    return [str(key) for key in chosen] if isinstance(chosen, DictConfig) else []

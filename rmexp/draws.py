@@ -1,0 +1,79 @@
+"""Every random number an algorithm uses comes from one of these objects, never from a global state.
+
+So an algorithm's noise is checkpointed, replayed in tests, and the same whatever else a run does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Draws(Protocol):
+    """A source of random tensors; the first axis of `shape` is the batch."""
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal, float32."""
+        ...
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        """Uniform in [0, 1), float32."""
+        ...
+
+    def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
+        """Integers in [low, high), int64."""
+        ...
+
+
+class SeededDraws:
+    """Draws from one generator on `device`."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape), generator=self.generator, device=self.device)
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        return torch.rand(tuple(shape), generator=self.generator, device=self.device)
+
+    def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
+        return torch.randint(low, high, tuple(shape), generator=self.generator, device=self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+
+
+class EpisodeDraws:
+    """Row i of every draw comes from the generator of the episode in row i.
+
+    What an episode draws thereby depends on its own seed alone and not on which other episodes
+    happen to be acted for in the same batch. Always on the CPU, moved to `device` afterwards.
+    """
+
+    def __init__(self, rows: Sequence[SeededDraws], device: torch.device) -> None:
+        self.rows = rows
+        self.device = device
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        return self._stack([row.randn(shape[1:]) for row in self._rows(shape)])
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        return self._stack([row.rand(shape[1:]) for row in self._rows(shape)])
+
+    def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
+        return self._stack([row.randint(low, high, shape[1:]) for row in self._rows(shape)])
+
+    def _rows(self, shape: Sequence[int]) -> Sequence[SeededDraws]:
+        assert shape[0] == len(self.rows), (shape, len(self.rows))
+        return self.rows
+
+    def _stack(self, drawn: list[Tensor]) -> Tensor:
+        return torch.stack(drawn).to(self.device)

@@ -1,0 +1,242 @@
+"""One run from beginning to end: build, start, train, and leave the truth behind however it ends.
+
+`status.json` says `running`, then `finished`, `failed` or `preempted`; the loggers are closed with
+the exit code in every case.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from rmexp import build, checkpoint, provenance
+from rmexp.algo.base import Spec
+from rmexp.data.dataset import Dataset
+from rmexp.errors import CheckpointError
+from rmexp.interrupt import Interrupt, Interrupted
+from rmexp.loggers.base import LoggerGroup, RunInfo
+from rmexp.loggers.console import ConsoleLogger
+from rmexp.loggers.jsonl import JsonlRecord
+from rmexp.loggers.report import path_for_shell
+from rmexp.run_dir import RunDirectory
+from rmexp.runner import Runner
+from rmexp.seeding import derive, seed_global
+from rmexp.settings import LoopSettings
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: DictConfig, path: Path, *, overrides: list[str], group: str | None, resume: bool
+) -> float | None:
+    """Run the experiment of `config` in the directory `path`.
+
+    Args:
+        config: a complete configuration.
+        path: the run's directory.
+        overrides: what was typed.
+        group: the sweep this run belongs to.
+        resume: go on with the run that is there.
+
+    Returns:
+        The objective, or None if there is none.
+
+    Raises:
+        RmexpError: the run failed; nothing saved before is lost.
+        SystemExit: with 128 + n after signal n, everything saved.
+    """
+    directory = RunDirectory(path)
+    began = time.perf_counter()
+    interrupt = Interrupt()
+    with interrupt.listening():
+        try:
+            build.check_config(config)
+            directory.create(config, overrides)
+            directory.write_status("running", config)
+            objective = _run(config, directory, group, resume, interrupt, began)
+        except Interrupted as stop:
+            directory.write_status("preempted", config, error=str(stop))
+            name = signal.Signals(stop.signum).name
+            where = path_for_shell(path)
+            _log.warning("stopped by %s; go on with: python -m rmexp resume=%s", name, where)
+            raise SystemExit(128 + stop.signum) from stop
+        except BaseException as error:
+            if directory.path.is_dir():
+                directory.write_status("failed", config, error=f"{type(error).__name__}: {error}")
+            raise
+    directory.write_status("finished", config, objective=objective)
+    return objective
+
+
+def _run(
+    config: DictConfig,
+    directory: RunDirectory,
+    group: str | None,
+    resume: bool,
+    interrupt: Interrupt,
+    began: float,
+) -> float | None:
+    _prepare_torch(config)
+    settings = build.loop_settings(config)
+    dataset = build.dataset(config)
+    provenance.record(directory, dataset.content_hash)
+    for line in dataset.summary().splitlines():
+        _log.info(line)
+
+    with ExitStack() as stack:
+        console = ConsoleLogger()
+        record = JsonlRecord(directory.metrics_file)
+        loggers = LoggerGroup(record, [console, *build.views(config)])
+        runner = _build_runner(config, directory, settings, dataset, loggers, console, interrupt)
+        if runner.rollouts is not None:
+            stack.callback(runner.rollouts.close)
+        if resume:
+            _load_last(runner, directory, record)
+        info = RunInfo(
+            run_dir=directory.path,
+            name=directory.path.name,
+            config=runner.config,
+            tags=list(config.tags),
+            group=group,
+            job_type="train",
+            resumed=resume,
+            total_epochs=settings.num_epochs,
+        )
+        return _train(runner, config, info, loggers, began)
+
+
+def _train(
+    runner: Runner,
+    config: DictConfig,
+    info: RunInfo,
+    loggers: LoggerGroup,
+    began: float,
+) -> float | None:
+    """Run the epochs; close the loggers with the exit code whatever happens."""
+    summary: dict[str, float | str] = {}
+    exit_code = 1
+    try:
+        try:
+            loggers.start(info)
+            summary |= runner.run()
+            exit_code = 0
+        except Interrupted as stop:
+            exit_code = 128 + stop.signum
+            runner.save()
+            raise
+    finally:
+        summary["time/total_s"] = time.perf_counter() - began
+        summary |= {f"time/{phase}_s": spent for phase, spent in runner.seconds.items()}
+        path = path_for_shell(info.run_dir)
+        summary["paths/run"] = path
+        if exit_code:
+            summary["how_to/resume"] = f"python -m rmexp resume={path}"
+        else:
+            summary["how_to/extend"] = f"python -m rmexp resume={path} loop.num_epochs=N"
+        loggers.finish(summary, exit_code)
+    return _objective(config, summary)
+
+
+def _build_runner(
+    config: DictConfig,
+    directory: RunDirectory,
+    settings: LoopSettings,
+    dataset: Dataset,
+    loggers: LoggerGroup,
+    console: ConsoleLogger,
+    interrupt: Interrupt,
+) -> Runner:
+    """Loaders, algorithm and rollouts for this data set."""
+    device = build.device(config.device)
+    keys = build.algo_class(config).batch_keys
+    train_loader = dataset.train_loader(
+        batch_size=settings.batch_size,
+        seed=derive(config.seed, "data"),
+        keys=keys,
+        device=device,
+    )
+    valid_loader = dataset.valid_loader(batch_size=settings.batch_size, keys=keys, device=device)
+    for line in dataset.warnings:
+        _log.warning("note: %s", line)
+    steps_per_epoch = settings.steps_per_epoch or len(train_loader)
+    shapes = build.network_shapes(dataset.obs_shapes)
+    spec = Spec(
+        obs_shapes=shapes,
+        goal_shapes=shapes if config.dataset.goal_mode else {},
+        ac_dim=dataset.ac_dim,
+        frame_stack=config.dataset.frame_stack,
+        seq_length=config.dataset.seq_length,
+        total_steps=settings.num_epochs * steps_per_epoch,
+        seed=config.seed,
+    )
+    seed_global(config.seed)
+    algo = build.algo(config, spec, device)
+    _log.info(
+        "%s: %s parameters on %s; %d epochs of %d steps",
+        config.name,
+        f"{algo.num_parameters():,}",
+        device,
+        settings.num_epochs,
+        steps_per_epoch,
+    )
+    rollouts = build.rollouts(config, dataset.env_args, list(dataset.obs_shapes))
+    if rollouts is not None and rollouts.missing is not None:
+        _log.warning(rollouts.missing)
+        rollouts = None
+    return Runner(
+        settings=settings,
+        config=cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)),
+        dataset=dataset,
+        algo=algo,
+        train_loader=train_loader,
+        valid_loader=valid_loader,
+        rollouts=rollouts,
+        loggers=loggers,
+        console=console,
+        directory=directory,
+        interrupt=interrupt,
+    )
+
+
+def _load_last(runner: Runner, directory: RunDirectory, record: JsonlRecord) -> None:
+    last = directory.checkpoints / "last.pt"
+    if not last.exists():
+        _log.warning("%s has no checkpoint yet; the run starts from its beginning", directory.path)
+        record.truncate(0)
+        return
+    runner.load_state(checkpoint.load(last))
+    record.truncate(runner.epochs_done)
+    step = f", step {runner.progress.steps}" if runner.progress.steps else ""
+    _log.info("resumed after epoch %d%s of %s", runner.epochs_done, step, directory.path)
+
+
+def _prepare_torch(config: DictConfig) -> None:
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    torch.use_deterministic_algorithms(config.deterministic)
+
+
+def _objective(config: DictConfig, summary: dict[str, float | str]) -> float | None:
+    """The number a sweeper optimises: the configured metric, else success, else the best loss."""
+    if config.objective is not None:
+        value = summary.get(config.objective)
+        if isinstance(value, str) or value is None:
+            numbers = sorted(k for k, v in summary.items() if not isinstance(v, str))
+            raise CheckpointError(
+                f"objective={config.objective}: the run's summary has no such number; "
+                f"it has {', '.join(numbers)}"
+            )
+        return value
+    for name in ("rollout/final/success_rate", "best/loss", "train/loss"):
+        value = summary.get(name)
+        if isinstance(value, float) and math.isfinite(value):
+            return value
+    return None

@@ -1,0 +1,158 @@
+"""Where metrics go: one record that must succeed, and any number of views that may fail.
+
+The record (`metrics.jsonl`) is written first and its errors reach the user; a view that raises is
+reported once and switched off, so that no dashboard can ever stop a training.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What a view may show about the run besides its metrics."""
+
+    run_dir: Path
+    name: str
+    config: dict[str, Any]
+    tags: list[str]
+    group: str | None
+    job_type: str
+    resumed: bool
+    total_epochs: int
+
+
+class Logger(ABC):
+    """One view of a run; every method may raise, `LoggerGroup` deals with it."""
+
+    @abstractmethod
+    def start(self, info: RunInfo) -> None: ...
+
+    @abstractmethod
+    def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None: ...
+
+    @abstractmethod
+    def log_video(self, key: str, path: Path, *, epoch: int, global_step: int) -> None: ...
+
+    @abstractmethod
+    def log_curve(
+        self,
+        key: str,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        lows: Sequence[float],
+        highs: Sequence[float],
+        *,
+        epoch: int,
+        global_step: int,
+    ) -> None:
+        """Show `ys` over `xs` (epochs) with the interval from `lows` to `highs`."""
+
+    @abstractmethod
+    def how_to(self) -> dict[str, str]:
+        """Commands for the end summary, by what they do: `{"sync": "wandb sync ..."}`."""
+
+    @abstractmethod
+    def finish(self, summary: Mapping[str, float | str], exit_code: int) -> None:
+        """Close for good; called exactly once, even when an earlier call raised."""
+
+
+class Record(Protocol):
+    """The ground truth that a `LoggerGroup` writes before it shows anything."""
+
+    def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LoggerGroup:
+    """The record and its views as one object; `seconds` is the time all of them have taken."""
+
+    def __init__(self, record: Record, views: Sequence[Logger]) -> None:
+        self.seconds = 0.0
+        self._record = record
+        self._views = list(views)
+        self._off: set[int] = set()
+
+    def start(self, info: RunInfo) -> None:
+        with self._timed():
+            self._show("start", lambda view: view.start(info))
+
+    def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None:
+        """Write the row to the record (its errors propagate), then show it."""
+        with self._timed():
+            self._record.log(row, epoch=epoch, global_step=global_step)
+            self._show("log", lambda view: view.log(row, epoch=epoch, global_step=global_step))
+
+    def log_video(self, key: str, path: Path, *, epoch: int, global_step: int) -> None:
+        at = {"epoch": epoch, "global_step": global_step}
+        with self._timed():
+            self._show("log_video", lambda view: view.log_video(key, path, **at))
+
+    def log_curve(
+        self,
+        key: str,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        lows: Sequence[float],
+        highs: Sequence[float],
+        *,
+        epoch: int,
+        global_step: int,
+    ) -> None:
+        at = {"epoch": epoch, "global_step": global_step}
+        with self._timed():
+            self._show("log_curve", lambda view: view.log_curve(key, xs, ys, lows, highs, **at))
+
+    def finish(self, summary: Mapping[str, float | str], exit_code: int) -> None:
+        """Close every view, the broken ones too, last view first; then close the record.
+
+        The views' commands join the summary as `how_to/<verb>`. An interrupt in the middle still
+        lets the remaining views close before it propagates.
+        """
+        with self._timed(), ExitStack() as stack:
+            stack.callback(self._record.close)
+            commands: dict[str, str] = {}
+            self._show("how_to", lambda view: commands.update(view.how_to()))
+            full = {**summary, **{f"how_to/{verb}": line for verb, line in commands.items()}}
+            for view in self._views:
+                stack.callback(self._guard, view, "finish", lambda v: v.finish(full, exit_code))
+
+    @contextmanager
+    def _timed(self) -> Generator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def _show(self, what: str, call: Callable[[Logger], None]) -> None:
+        for view in self._views:
+            if id(view) not in self._off:
+                self._guard(view, what, call)
+
+    def _guard(self, view: Logger, what: str, call: Callable[[Logger], None]) -> None:
+        try:
+            call(view)
+        except Exception as error:
+            level = logging.DEBUG if id(view) in self._off else logging.WARNING
+            self._off.add(id(view))
+            _log.log(
+                level,
+                "%s is off for the rest of this run, training is not affected: %s failed (%s: %s)",
+                type(view).__name__,
+                what,
+                type(error).__name__,
+                str(error) or "no message",
+                exc_info=error if _log.isEnabledFor(logging.DEBUG) else None,
+            )

@@ -1,0 +1,144 @@
+"""What an actor's last layer means: an action, a Gaussian, or a mixture of Gaussians.
+
+A head holds numbers, not weights: it says which outputs it needs of a network, turns them into a
+loss while training, and into actions while acting. The densities are written out, because a
+`torch.distributions` object costs more than the arithmetic it wraps for nets of this size.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmexp.draws import Draws
+
+Outputs = Mapping[str, Tensor]
+
+MAX_STD = 7.5
+MEAN_LIMIT = 9.0
+LOW_NOISE_STD = 1e-4
+
+
+class Head(ABC):
+    """Legend: A action dimension, K mixture components; (...) is (B,) or (B, T)."""
+
+    @abstractmethod
+    def output_dims(self, ac_dim: int) -> dict[str, int]:
+        """The network's outputs: name -> width."""
+
+    @abstractmethod
+    def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
+        """Outputs {name: (..., width)}, actions (..., A) -> 0-d losses; `loss` is descended."""
+
+    @abstractmethod
+    def act(self, outputs: Outputs, draws: Draws) -> Tensor:
+        """Outputs {name: (B, width)} -> actions (B, A)."""
+
+
+class Deterministic(Head):
+    """The action itself, squashed by tanh, with a weighted sum of three regression losses."""
+
+    def __init__(self, *, l2_weight: float, l1_weight: float, cos_weight: float) -> None:
+        self.l2_weight = l2_weight
+        self.l1_weight = l1_weight
+        self.cos_weight = cos_weight
+
+    def output_dims(self, ac_dim: int) -> dict[str, int]:
+        return {"action": ac_dim}
+
+    def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
+        """L2: mean squared error; L1: smooth L1; cosine: on the first three (position) axes."""
+        predicted = torch.tanh(outputs["action"])
+        l2 = F.mse_loss(predicted, actions)
+        l1 = F.smooth_l1_loss(predicted, actions)
+        cosine = 1.0 - F.cosine_similarity(predicted[..., :3], actions[..., :3], dim=-1).mean()
+        loss = self.l2_weight * l2
+        for weight, part in ((self.l1_weight, l1), (self.cos_weight, cosine)):
+            if weight:  # a part without weight is reported, but nothing flows back through it
+                loss = loss + weight * part
+        return {"loss": loss, "l2_loss": l2, "l1_loss": l1, "cosine_loss": cosine}
+
+    def act(self, outputs: Outputs, draws: Draws) -> Tensor:
+        return torch.tanh(outputs["action"])
+
+
+class Gaussian(Head):
+    """A diagonal Gaussian with a tanh mean; its scale starts at `init_std`.
+
+    With `low_noise_eval` it acts with its mean; validation always reports the true likelihood.
+    """
+
+    def __init__(
+        self, *, init_std: float, min_std: float, fixed_std: bool, low_noise_eval: bool
+    ) -> None:
+        self.init_std = init_std
+        self.min_std = min_std
+        self.fixed_std = fixed_std
+        self.low_noise_eval = low_noise_eval
+
+    def output_dims(self, ac_dim: int) -> dict[str, int]:
+        return {"mean": ac_dim, "scale": ac_dim}
+
+    def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
+        mean, std = self._mean_and_std(outputs)
+        log_likelihood = _normal_log_prob(actions, mean, std).sum(-1).mean()
+        return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
+
+    def act(self, outputs: Outputs, draws: Draws) -> Tensor:
+        mean, std = self._mean_and_std(outputs)
+        return mean if self.low_noise_eval else mean + std * draws.randn(mean.shape)
+
+    def _mean_and_std(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        mean = torch.tanh(outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT))
+        if self.fixed_std:
+            return mean, torch.full_like(mean, self.init_std)
+        scaled = F.softplus(outputs["scale"]) * (self.init_std / math.log(2.0))
+        return mean, scaled.clamp(self.min_std, MAX_STD)
+
+
+class GMM(Head):
+    """A mixture of `num_modes` diagonal Gaussians with tanh means.
+
+    With `low_noise_eval` it acts by drawing a mode and keeping to its mean but for a standard
+    deviation of 1e-4; validation always reports the true likelihood.
+    """
+
+    def __init__(self, *, num_modes: int, min_std: float, low_noise_eval: bool) -> None:
+        self.num_modes = num_modes
+        self.min_std = min_std
+        self.low_noise_eval = low_noise_eval
+
+    def output_dims(self, ac_dim: int) -> dict[str, int]:
+        width = self.num_modes * ac_dim
+        return {"mean": width, "scale": width, "logits": self.num_modes}
+
+    def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
+        mean, std = self._means_and_stds(outputs)  # (..., K, A)
+        per_mode = _normal_log_prob(actions.unsqueeze(-2), mean, std).sum(-1)
+        log_weights = F.log_softmax(outputs["logits"], dim=-1)
+        log_likelihood = torch.logsumexp(log_weights + per_mode, dim=-1).mean()
+        return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
+
+    def act(self, outputs: Outputs, draws: Draws) -> Tensor:
+        means, stds = self._means_and_stds(outputs)
+        cumulative = F.softmax(outputs["logits"], dim=-1).cumsum(-1)
+        uniform = draws.rand((len(means), 1))
+        mode = (cumulative < uniform).sum(-1).clamp(max=self.num_modes - 1)
+        rows = torch.arange(len(means), device=means.device)
+        mean = means[rows, mode]
+        std = LOW_NOISE_STD if self.low_noise_eval else stds[rows, mode]
+        return mean + std * draws.randn(mean.shape)
+
+    def _means_and_stds(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        shape = (*outputs["logits"].shape, -1)
+        mean = torch.tanh(outputs["mean"].view(shape))
+        return mean, F.softplus(outputs["scale"].view(shape)) + self.min_std
+
+
+def _normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)

@@ -1,0 +1,110 @@
+"""A trained algorithm as something that acts: raw observations in, raw actions out.
+
+A policy answers for any number of environments at once, and what one of them gets does not depend
+on who else is asking: rows are padded to a fixed number, and each episode has its own generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from rmexp import build, checkpoint
+from rmexp.algo.base import Algo, Spec, Stats, prepare_observations
+from rmexp.draws import EpisodeDraws, SeededDraws
+from rmexp.seeding import derive
+
+ROWS = 8
+"""Rows of every forward pass: matrix products round differently for different numbers of rows."""
+
+
+class Policy:
+    """Acts in environments that are numbered from 0.
+
+    Args:
+        algo: the algorithm, in whatever mode; it acts in evaluation mode.
+        obs_stats: what observations are normalised with, {key: {offset, scale}}, or None.
+        action_stats: raw action = action * scale + offset, or None.
+        config: the run's configuration.
+        env_args: the environment that the data came from.
+    """
+
+    def __init__(
+        self,
+        algo: Algo,
+        obs_stats: Stats | None,
+        action_stats: Mapping[str, torch.Tensor] | None,
+        config: DictConfig | None = None,
+        env_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.algo = algo
+        self.obs_stats = obs_stats
+        self.action_stats = action_stats
+        self.config = config or DictConfig({})
+        self.env_args = env_args
+        self._draws: dict[int, SeededDraws] = {}
+
+    @classmethod
+    def load(cls, path: str | Path, *, trust: Collection[str] = (), device: str = "auto") -> Policy:
+        """Rebuild a policy from a checkpoint.
+
+        Raises:
+            CheckpointError: missing, damaged, or naming code that is neither shipped nor in
+                `trust`.
+        """
+        content = checkpoint.load(Path(path))
+        config = build.trusted_config(content["config"], trust, str(path))
+        build.check_config(config)
+        spec = Spec(**content["spec"])
+        chosen = build.device(device)
+        algo = build.algo(config, spec, chosen)
+        algo.deserialize(content["algo"])
+        obs_stats, action_stats = (
+            to(content[name], chosen) for name in ("obs_stats", "action_stats")
+        )
+        return cls(algo, obs_stats, action_stats, config, content["env_args"])
+
+    def reset(self, env: int, seed: int) -> None:
+        """A new episode begins in environment `env`; `seed` decides its random draws."""
+        self._draws[env] = SeededDraws(derive(seed, "act"), torch.device("cpu"))
+        self.algo.reset([env])
+
+    def act(self, obs: Mapping[str, np.ndarray], envs: Sequence[int]) -> np.ndarray:
+        """Obs {key: (B, ...)} of environments `envs` -> actions (B, A) float32."""
+        chunks = [range(i, min(i + ROWS, len(envs))) for i in range(0, len(envs), ROWS)]
+        return np.concatenate([self._act(obs, [envs[i] for i in c], list(c)) for c in chunks])
+
+    def _act(
+        self, obs: Mapping[str, np.ndarray], envs: Sequence[int], rows: list[int]
+    ) -> np.ndarray:
+        padded = rows + [rows[-1]] * (ROWS - len(rows))
+        stacked = {
+            key: torch.from_numpy(np.ascontiguousarray(obs[key][padded])).to(self.algo.device)
+            for key in self.algo.spec.obs_shapes
+        }
+        draws = [self._draws[env] for env in envs]
+        spare = SeededDraws(0, torch.device("cpu"))
+        source = EpisodeDraws([*draws, *[spare] * (ROWS - len(rows))], self.algo.device)
+
+        self.algo.set_eval()
+        with torch.inference_mode():
+            ready = prepare_observations(
+                {k: v if v.dtype == torch.uint8 else v.float() for k, v in stacked.items()},
+                self.obs_stats,
+            )
+            actions = self.algo.get_action(ready, draws=source)
+            if self.action_stats is not None:
+                actions = actions * self.action_stats["scale"] + self.action_stats["offset"]
+        return actions[: len(rows)].float().cpu().numpy()
+
+
+def to(stats: Any, device: torch.device) -> Any:
+    """Nested dicts of tensors, on `device`."""
+    if isinstance(stats, dict):
+        return {key: to(value, device) for key, value in stats.items()}
+    return stats.to(device) if isinstance(stats, torch.Tensor) else stats

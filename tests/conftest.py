@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from rmexp.seeding import preserved_random_state, seed_global
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_random_state() -> Iterator[None]:
+    """Each test starts from the same global seeds and leaves none behind."""
+    with preserved_random_state():
+        seed_global(0)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither the user's W&B account nor a network may decide what a test does."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("RMEXP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def golden() -> Path:
+    """Numbers computed by the reference; see tests/golden/README.md."""
+    return Path(__file__).parent / "golden"

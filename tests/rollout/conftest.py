@@ -1,0 +1,8 @@
+"""Makes `point_mass` importable, here and in worker processes, whatever the import mode."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,112 @@
+"""Every shipped choice composes with every other, and passes the check that precedes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from rmexp.build import check_config
+from rmexp.config import config_dir, register, run_dir, slug
+
+CONF = config_dir()
+
+
+def choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> DictConfig:
+    config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    plain = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+    assert isinstance(plain, DictConfig)
+    return plain
+
+
+COMBINATIONS = list(product(*(choices(g) for g in ("algo", "dataset", "loop", "logging"))))
+
+
+def test_nothing_shipped_was_overlooked() -> None:
+    assert {"bc", "bc_gaussian", "bc_gmm"} <= set(choices("algo"))
+    assert {"lift", "lift_mixed", "hdf5", "lift_ph", "square_mh"} <= set(choices("dataset"))
+    assert choices("loop") == ["default", "paper"]
+    assert choices("logging") == ["none", "tensorboard", "wandb"]
+    assert len(COMBINATIONS) == len(set(COMBINATIONS))
+    assert len(COMBINATIONS) == len(choices("algo")) * len(choices("dataset")) * 2 * 3
+
+
+@pytest.mark.parametrize("algo", choices("algo"))
+def test_every_combination_composes(algo: str) -> None:
+    seen = 0
+    for _, dataset, loop, logging in (c for c in COMBINATIONS if c[0] == algo):
+        path = ["dataset.path=x.hdf5"] if dataset == "hdf5" else []
+        config = composed(
+            f"algo={algo}", f"dataset={dataset}", f"loop={loop}", f"logging={logging}", *path
+        )
+        check_config(config)
+        assert config.name == f"{algo}_{dataset}"
+        seen += 1
+    assert seen == len(COMBINATIONS) // len(choices("algo"))
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug", "rollout", "algo/head", "algo/lr_schedule"])
+def test_every_other_choice_composes(group: str) -> None:
+    names = choices(group)
+    assert names
+    for name in names:
+        more = ["algo.lr_schedule.epochs=[3]"] if name == "multistep" else []
+        check_config(composed(f"{group}={name}", *more))
+
+
+def test_sweeps_compose() -> None:
+    for name in choices("sweep"):
+        config = compose("config", overrides=[f"sweep={name}"], return_hydra_config=True)
+        assert config.hydra.mode.name == "MULTIRUN"
+        assert config.hydra.sweeper.params
+
+
+def test_every_key_is_explained() -> None:
+    """One comment a key, in every file that a user may set values in."""
+    for file in sorted(CONF.rglob("*.yaml")):
+        if "hydra" in file.parts or file.parent.name in ("experiment", "debug", "sweep"):
+            continue
+        lines = file.read_text().splitlines()
+        assert lines[0].startswith("#"), f"{file}: say in the first line what this choice is"
+
+
+def test_the_directory_is_found_from_any_installation(tmp_path: Path) -> None:
+    assert (config_dir() / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("algo=bc,seed=1", "algo=bc,seed=1"), ("", "default")],
+)
+def test_plain_names_stay(text: str, expected: str) -> None:
+    assert slug(text) == expected
+
+
+def test_odd_names_become_directories_that_differ() -> None:
+    names = {slug("dataset.path=/a/b"), slug("dataset.path=_a_b"), slug("x" * 300), slug("x" * 301)}
+    assert len(names) == 4
+    assert all("/" not in name and len(name) < 120 for name in names)
+
+
+def test_a_resumed_run_stays_where_it_was() -> None:
+    assert run_dir(None, "outputs/new") == "outputs/new"
+    assert run_dir("outputs/old", "outputs/new") == "outputs/old"

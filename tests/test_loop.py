@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from rmexp.errors import NonFiniteError
+from rmexp.loop import run_epoch
+from rmexp.metrics import EpochProgress
+
+D, A = 5, 3
+
+
+class Foreign:
+    """An algorithm of another library: the same methods, floats out of `log_info`."""
+
+    def __init__(self) -> None:
+        self.linear = nn.Linear(D, A)
+        self.net = nn.Sequential(self.linear, nn.Dropout(0.5))
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1)
+        self.calls: list[str] = []
+        self.gradient_steps = 0
+
+    def set_train(self) -> None:
+        self.net.train()
+
+    def set_eval(self) -> None:
+        self.net.eval()
+
+    def process_batch_for_training(self, batch: Any) -> Any:
+        self.calls.append("process")
+        return {"x": batch["x"].float(), "y": batch["y"]}
+
+    def postprocess_batch_for_training(
+        self, batch: Any, obs_normalization_stats: Any = None
+    ) -> Any:
+        self.calls.append("postprocess")
+        if obs_normalization_stats is not None:
+            batch["x"] = batch["x"] * obs_normalization_stats
+        return batch
+
+    def train_on_batch(self, batch: Any, epoch: int, validate: bool = False) -> dict[str, Tensor]:
+        self.calls.append("validate" if validate else "train")
+        assert validate or self.net.training
+        loss = (self.net(batch["x"]) - batch["y"]).square().mean()
+        if not validate:
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return {"loss": loss}
+
+    def on_gradient_step(self) -> None:
+        self.gradient_steps += 1
+
+    def log_info(self, info: Mapping[str, Tensor]) -> dict[str, float]:
+        return {"Loss": float(info["loss"].detach()), "Optimizer/net_lr": 0.1}
+
+
+def batches(n: int = 7, rows: int = 4) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    return [
+        {
+            "x": torch.randn(rows, D, generator=generator),
+            "y": torch.randn(rows, A, generator=generator),
+        }
+        for _ in range(n)
+    ]
+
+
+def test_one_pass_in_the_order_of_the_protocol() -> None:
+    model = Foreign()
+    row = run_epoch(model, batches(2), epoch=1)
+    assert model.calls == ["process", "postprocess", "train"] * 2
+    assert model.gradient_steps == 2
+    assert row.keys() >= {"Loss", "Optimizer/net_lr", "throughput/steps_per_s"}
+    parts = ["data_loading", "process_batch", "train_batch", "log_info"]
+    seconds = [row[f"time/{part}_s"] for part in parts]
+    assert all(s > 0 for s in seconds)
+    assert sum(seconds) <= row["time/epoch_s"]
+
+
+def test_num_steps_goes_round_the_loader() -> None:
+    model = Foreign()
+    run_epoch(model, batches(3), epoch=1, num_steps=7)
+    assert model.gradient_steps == 7
+
+
+def test_a_torch_dataloader_feeds_the_loop() -> None:
+    rows = [{"x": torch.randn(D), "y": torch.randn(A)} for _ in range(10)]
+    loader: Any = DataLoader(rows, batch_size=4)  # type: ignore[arg-type]
+    model = Foreign()
+    run_epoch(model, loader, epoch=1)
+    assert model.gradient_steps == 3
+
+
+def test_validation_leaves_no_trace() -> None:
+    def losses(with_validation: bool) -> tuple[list[float], Tensor]:
+        torch.manual_seed(5)
+        model, found = Foreign(), []
+        for epoch in (1, 2, 3):
+            found.append(run_epoch(model, batches(), epoch)["Loss"])
+            if with_validation:
+                steps = model.gradient_steps
+                run_epoch(model, batches(3), epoch, validate=True)
+                assert model.gradient_steps == steps
+                assert not model.net.training
+        return found, model.linear.weight.detach().clone()
+
+    plain, validated = losses(False), losses(True)
+    assert plain[0] == validated[0]
+    assert torch.equal(plain[1], validated[1])
+
+
+def test_validation_has_no_gradients() -> None:
+    class Check(Foreign):
+        def train_on_batch(
+            self, batch: Any, epoch: int, validate: bool = False
+        ) -> dict[str, Tensor]:
+            assert validate
+            assert not torch.is_grad_enabled()
+            return super().train_on_batch(batch, epoch, validate)
+
+    run_epoch(Check(), batches(2), epoch=1, validate=True)
+    assert torch.is_grad_enabled()
+
+
+def test_means_are_weighted_by_batch_size() -> None:
+    class Constant(Foreign):
+        def log_info(self, info: Mapping[str, Tensor]) -> dict[str, float]:
+            rows = 4.0 if len(self.calls) <= 3 else 1.0
+            return {"Loss": rows} | ({"Rare": 7.0} if rows == 1.0 else {})
+
+    row = run_epoch(Constant(), [*batches(1, rows=4), *batches(1, rows=1)], epoch=1)
+    assert row["Loss"] == pytest.approx((4.0 * 4 + 1.0 * 1) / 5)
+    assert row["Rare"] == 7.0
+
+
+def test_stats_reach_the_algorithm() -> None:
+    a, b = Foreign(), Foreign()
+    b.net.load_state_dict(a.net.state_dict())
+    stats = torch.full((D,), 3.0)
+    first = run_epoch(a, batches(2), 1, validate=True)["Loss"]
+    second = run_epoch(b, batches(2), 1, validate=True, obs_normalization_stats=stats)["Loss"]
+    assert first != second
+
+
+def test_non_finite_names_epoch_step_and_keys() -> None:
+    class Bursting(Foreign):
+        def log_info(self, info: Mapping[str, Tensor]) -> dict[str, float]:
+            broken = self.gradient_steps >= 3
+            return {
+                "loss": math.nan if broken else 1.0,
+                "l2": math.inf if broken else 1.0,
+                "k": 2.0,
+            }
+
+    with pytest.raises(NonFiniteError, match=r"epoch 4, training step 3: .*loss.*l2"):
+        run_epoch(Bursting(), batches(5), epoch=4)
+
+
+def test_an_interrupted_epoch_goes_on_bit_for_bit() -> None:
+    class Stop(Exception):
+        pass
+
+    def first_four() -> Any:
+        yield from batches(6)[:4]
+        raise Stop
+
+    class Broken:
+        def __iter__(self) -> Any:
+            return first_four()
+
+        def __len__(self) -> int:
+            return 6
+
+    torch.manual_seed(0)
+    model = Foreign()
+    torch.manual_seed(0)
+    whole = run_epoch(Foreign(), batches(6), epoch=1, validate=True)
+    progress = EpochProgress()
+    with pytest.raises(Stop):
+        run_epoch(model, Broken(), epoch=1, validate=True, progress=progress)
+    restored = EpochProgress()
+    restored.load_state_dict(progress.state_dict())
+    assert restored.steps == 4
+    rest = run_epoch(model, batches(6)[4:], 1, validate=True, num_steps=6, progress=restored)
+    assert rest["Loss"] == whole["Loss"]
