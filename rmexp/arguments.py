@@ -7,6 +7,7 @@ is for. A field without a default is required.
 from __future__ import annotations
 
 import difflib
+import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +117,9 @@ def _default(item: Field[Any]) -> str:
         return str(item.default_factory()).replace("'", "").replace(" ", "")
     if item.default is MISSING:
         return "..."
-    return {None: "null", True: "true", False: "false"}.get(item.default, str(item.default))
+    if item.default is None or isinstance(item.default, bool):
+        return json.dumps(item.default)
+    return str(item.default)
 
 
 def _listing(known: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ class Baking:
     salt: float | None = argument("share of salt", default=None)
     seeds: list[str] = argument("what goes on top", default=["poppy"])  # noqa: RUF009
     steam: bool = argument("wet oven", default=True)
+    minutes: int = argument("time in the oven", default=0)
 
 
 def test_words_become_typed_values_and_the_rest_keeps_its_default():
@@ -64,7 +65,14 @@ def test_help_shows_every_argument_once(capsys: pytest.CaptureFixture[str]):
     assert text == help_text(Baking, prog="bake")
     assert "Bake bread." in text
     assert "Not shown" not in text
-    for line in ("flour=...", "grams=500", "salt=null", "seeds=[poppy]", "steam=true"):
+    for line in (
+        "flour=...",
+        "grams=500",
+        "salt=null",
+        "seeds=[poppy]",
+        "steam=true",
+        "minutes=0 ",
+    ):
         assert text.count(line) == 1
     assert "kind of flour (rye | wheat)" in text
 

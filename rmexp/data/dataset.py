@@ -150,7 +150,8 @@ class Dataset:
     def _place_name(self) -> str:
         if self._placed == "device":
             return "device memory"
-        return "ram, images mapped from file" if self._inventory.images else "ram"
+        mapped = self._placed == "mmap" and self._inventory.images
+        return "ram, images mapped from file" if mapped else "ram"
 
     def _read(
         self,

@@ -35,9 +35,18 @@ class Head(ABC):
     def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
         """Outputs {name: (..., width)}, actions (..., A) -> 0-d losses; `loss` is descended."""
 
-    @abstractmethod
     def act(self, outputs: Outputs, draws: Draws) -> Tensor:
-        """Outputs {name: (B, width)} -> actions (B, A)."""
+        """outputs {name: (B, width)} -> actions (B, A).
+
+        In double precision: vectorised float functions round differently at the end of a tensor
+        than inside it, and an action must not depend on its place in the batch.
+        """
+        exact = {name: value.double() for name, value in outputs.items()}
+        return self.sample(exact, draws).float()
+
+    @abstractmethod
+    def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
+        """What `act` returns, before rounding."""
 
 
 class Deterministic(Head):
@@ -63,7 +72,7 @@ class Deterministic(Head):
                 loss = loss + weight * part
         return {"loss": loss, "l2_loss": l2, "l1_loss": l1, "cosine_loss": cosine}
 
-    def act(self, outputs: Outputs, draws: Draws) -> Tensor:
+    def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         return torch.tanh(outputs["action"])
 
 
@@ -89,7 +98,7 @@ class Gaussian(Head):
         log_likelihood = _normal_log_prob(actions, mean, std).sum(-1).mean()
         return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
 
-    def act(self, outputs: Outputs, draws: Draws) -> Tensor:
+    def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         mean, std = self._mean_and_std(outputs)
         return mean if self.low_noise_eval else mean + std * draws.randn(mean.shape)
 
@@ -124,7 +133,7 @@ class GMM(Head):
         log_likelihood = torch.logsumexp(log_weights + per_mode, dim=-1).mean()
         return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
 
-    def act(self, outputs: Outputs, draws: Draws) -> Tensor:
+    def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         means, stds = self._means_and_stds(outputs)
         cumulative = F.softmax(outputs["logits"], dim=-1).cumsum(-1)
         uniform = draws.rand((len(means), 1))

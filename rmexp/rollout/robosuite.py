@@ -218,14 +218,18 @@ def _import_robosuite() -> ModuleType:
             warnings.simplefilter("ignore")
             import robosuite
     except Exception as error:  # a missing library shows as ImportError, OSError, AttributeError
-        remedy = next(
-            (remedy for mark, remedy in SYSTEM_PACKAGES if re.search(mark, str(error))),
-            "reinstall in a fresh virtual environment: pip install 'rmexp[sim]'",
-        )
         raise RolloutError(
-            f"robosuite cannot be imported ({type(error).__name__}: {error}); {remedy}"
+            f"robosuite cannot be imported ({type(error).__name__}: {error}); {_remedy(str(error))}"
         ) from error
     return robosuite
+
+
+def _remedy(message: str) -> str:
+    """What to install when an import fails with `message`."""
+    return next(
+        (remedy for mark, remedy in SYSTEM_PACKAGES if re.search(mark, message)),
+        "reinstall in a fresh virtual environment: pip install 'rmexp[sim]'",
+    )
 
 
 def _version() -> str:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.util import Finalize
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from rich.console import Console
@@ -46,8 +47,7 @@ class GenerateArguments:
     seed: int = argument("episode i starts from seed + i", default=0)
     num_workers: int = argument("simulator processes", default=2)
     layout: str = argument(
-        "compact: float32 low-dimensional observations; full: also simulator states, model and "
-        "next_obs",
+        "full adds simulator states, model and next_obs",
         default="compact",
         choices=("compact", "full"),
     )
@@ -179,7 +179,16 @@ _worker: dict[str, Any] = {}  # this process's simulator, made at its first epis
 
 
 def _start_worker(arguments: GenerateArguments, env_args: dict[str, Any]) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     _worker.update(arguments=arguments, env_args=env_args)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot say goodbye: nobody would ever end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _record_one(index: int, path: Path) -> None:

@@ -227,7 +227,7 @@ def test_acting_is_the_mean(head: Head) -> None:
     algo = bc(head, [13])
     obs = {k: torch.randn(5, *s) for k, s in LIFT.items()}
     name = "action" if isinstance(head, Deterministic) else "mean"
-    assert torch.equal(algo.get_action(obs), torch.tanh(algo.actor(obs)[name]))
+    torch.testing.assert_close(algo.get_action(obs), torch.tanh(algo.actor(obs)[name]))
 
 
 def test_noise_of_an_episode_is_its_own() -> None:
