@@ -64,7 +64,7 @@ def test_an_action_does_not_depend_on_who_else_asks(threads: int) -> None:
 
         alone = np.stack([act([env])[0] for env in range(n)])
         for count in (2, 3, 5, ROWS, ROWS + 1, n):
-            for start in (0, 1, n - count):
+            for start in {0, min(1, n - count), n - count}:
                 envs = list(range(start, start + count))[::-1]
                 assert np.array_equal(act(envs), alone[envs])
     finally:

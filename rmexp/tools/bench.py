@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,10 @@ from rich.text import Text
 from rmexp.arguments import argument, run_command
 from rmexp.atomic import write_atomically
 from rmexp.errors import ConfigError, RmexpError
+
+if TYPE_CHECKING:
+    from rmexp.tools.bench_blocks import Row
+    from rmexp.tools.bench_parts import Setting
 
 PROG = "python -m rmexp.tools.bench"
 PARTS = ("loop", "reference", "data", "start", "memory")
@@ -57,10 +62,9 @@ def bench(arguments: BenchArguments) -> None:
     import torch
 
     from rmexp.tools import bench_parts, bench_process
-    from rmexp.tools.bench_blocks import Row
 
     torch.set_num_threads(1)
-    measures: dict[str, Callable[[bench_parts.Setting], list[Row]]] = {
+    measures: dict[str, Callable[[Setting], list[Row]]] = {
         "loop": bench_parts.measure_loop,
         "reference": bench_parts.measure_reference,
         "data": bench_parts.measure_data,
@@ -103,15 +107,14 @@ def bench(arguments: BenchArguments) -> None:
         raise RmexpError(f"not everything could be measured:\n{listed}")
 
 
-def _show(rows: Sequence[Any], skipped: dict[str, str]) -> None:
-    table = Table(title="rmexp on one thread", title_justify="left")
+def _show(rows: Sequence[Row], skipped: dict[str, str]) -> None:
+    table = Table(title="rmexp on one thread", title_justify="left", box=box.SIMPLE)
     for column in ("part", "what"):
-        table.add_column(column)
-    table.add_column("figure", justify="right")
-    table.add_column("unit")
-    table.add_column("budget", justify="right")
-    for column in ("", "note"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
+    table.add_column("figure", justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("budget", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     part = ""
     for row in rows:
         if part not in ("", row.part):
@@ -121,10 +124,13 @@ def _show(rows: Sequence[Any], skipped: dict[str, str]) -> None:
             limit = f"{'>=' if row.at_least else '<='} {row.budget:g}"
             verdict = Text("over", style="bold red") if row.is_over else Text("ok", style="green")
         label = "" if part == row.part else row.part
-        table.add_row(label, row.name, _number(row.figure), row.unit, limit, verdict, row.note)
+        table.add_row(label, row.name, _number(row.figure), row.unit, limit, verdict)
         part = row.part
     console = Console()
     console.print(table)
+    for row in rows:
+        if row.note:
+            console.print(f"{row.part}, {row.name.strip()}: {row.note}", highlight=False)
     for name, reason in skipped.items():
         console.print(f"{name}: skipped, {reason}", highlight=False)
 

@@ -62,14 +62,14 @@ def timed(run: Callable[[], object]) -> Block:
 
 
 class Rounds:
-    """Seconds of each block in each round; every second round runs them in reverse."""
+    """Seconds of each block in each round; every second round in the reverse order."""
 
     def __init__(self, prepare: Callable[[], Mapping[str, Block]], count: int) -> None:
         """`prepare` gives the blocks of a round."""
         self.seconds: dict[str, list[float]] = {}
         for number in range(count):
             blocks = prepare()
-            for name in reversed(blocks) if number % 2 else blocks:
+            for name in sorted(blocks, reverse=number % 2 == 1):
                 self.seconds.setdefault(name, []).append(blocks[name]())
 
     def median(self, name: str) -> float:

@@ -73,7 +73,7 @@ def _demos(
     lengths: Sequence[int], rng: np.random.Generator, cameras: Sequence[str]
 ) -> Iterator[Demo]:
     for length in lengths:
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "actions": rng.uniform(-1.0, 1.0, (length, AC_DIM)).astype(np.float32),
             "rewards": np.zeros(length, np.float32),
             "dones": np.zeros(length, np.float32),

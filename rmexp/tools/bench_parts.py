@@ -65,11 +65,11 @@ def measure_loop(setting: Setting) -> list[Row]:
         row(name="run_epoch", figure=setting.steps / rounds.median("ours"), unit="steps/s"),
         row(name="bare loop", figure=setting.steps / rounds.median("bare"), unit="steps/s"),
         row(
-            name="outside forward, loss, backward, optimiser",
+            name="overhead",
             figure=100 * (1 - 1 / over),
             unit="% of step",
             budget=3,
-            note="the gradient's norm included, which is computed to be logged",
+            note="all but forward, loss, backward, optimiser; the norm is computed to be logged",
         ),
         *(row(name=f"  {part}", figure=share, unit="% of step") for part, share in spans.items()),
         row(name="  gradient norm", figure=norm, unit="% of step"),

@@ -7,6 +7,7 @@ each answer is one line of JSON. Seconds are those of the processor, as in `rmex
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import inspect
 import json
@@ -22,7 +23,9 @@ UNUSED = ("torchvision", "matplotlib", "egl_probe")
 
 
 class _Placeholder(types.ModuleType):
-    __path__: list[str] = []  # noqa: RUF012
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -74,10 +77,10 @@ def main() -> None:
 
 
 def _config(job: dict[str, Any]) -> Any:
-    import robomimic.algo  # noqa: F401  (its networks register themselves)
     import robomimic.utils.obs_utils as obs_utils
     from robomimic.config import config_factory
 
+    importlib.import_module("robomimic.algo")  # its networks register themselves
     config = config_factory("bc")
     with config.values_unlocked():
         modalities = config.observation.modalities.obs
