@@ -99,7 +99,8 @@ class Optimizer:
         loss.backward()
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         if limit < math.inf:
             nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
         self.torch.step()

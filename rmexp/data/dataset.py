@@ -23,6 +23,8 @@ from rmexp.data.splits import split_demos
 from rmexp.data.windows import Windows, WindowSpec
 from rmexp.errors import ConfigError, DatasetError
 
+BATCHES_TOGETHER = 8  # when there are no images; some hundred kilobytes
+
 
 class Dataset:
     """Demonstrations of one or several files.
@@ -259,6 +261,7 @@ class Dataset:
             home=home,
             device=target,
             prefetch=self._placed == "mmap" and bool(images),
+            together=1 if images else BATCHES_TOGETHER,
         )
 
     def _wanted(self, keys: Sequence[str] | None) -> list[str]:

@@ -67,8 +67,12 @@ class Loader:
         home: torch.device,
         device: torch.device,
         prefetch: bool,
+        together: int,
     ) -> None:
-        """`seed` None means validation; `home` is where the data lies, `device` where it goes."""
+        """`seed` None means validation; `home` is where the data lies, `device` where it goes.
+
+        `together` batches are gathered at once: with small frames the calls cost, not the bytes.
+        """
         self.batch_size = batch_size
         self._assemble = assemble
         self._order_of = order
@@ -79,6 +83,8 @@ class Loader:
         self._pass_index = 0
         self._position = 0
         self._order: tuple[int, Tensor] | None = None
+        self._together = together
+        self._gathered: dict[tuple[int, int], Batch] = {}
         self._worker = ThreadPoolExecutor(1, "rmexp-prefetch") if prefetch else None
         self._ahead: deque[tuple[tuple[int, int], Future[Batch]]] = deque()
 
@@ -134,12 +140,23 @@ class Loader:
         return self._to_device(self._ahead.popleft()[1].result())
 
     def _make(self, pass_index: int, position: int) -> Batch:
+        place = (pass_index, position)
+        if place not in self._gathered:
+            batches = enumerate(self._gather(pass_index, position), start=position)
+            self._gathered = {(pass_index, at): batch for at, batch in batches}
+        return self._gathered.pop(place)
+
+    def _gather(self, pass_index: int, position: int) -> list[Batch]:
+        """The batches from `position` on."""
         if self._order is None or self._order[0] != pass_index:
             order = torch.from_numpy(self._order_of(pass_index)).to(self._home)
             self._order = (pass_index, order)
         start = position * self.batch_size
-        batch = self._assemble(self._order[1][start : start + self.batch_size])
-        return _map(batch, Tensor.pin_memory) if self._pin else batch
+        index = self._order[1][start : start + self._together * self.batch_size]
+        batch = self._assemble(index)
+        if self._pin:
+            batch = _map(batch, Tensor.pin_memory)
+        return _split(batch, self.batch_size) if self._together > 1 else [batch]
 
     def _to_device(self, batch: Batch) -> Batch:
         if self._home == self._device:
@@ -149,3 +166,8 @@ class Loader:
 
 def _map(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     return {k: _map(v, change) if isinstance(v, dict) else change(v) for k, v in batch.items()}
+
+
+def _split(batch: Batch, size: int) -> list[Batch]:
+    parts = [_split(v, size) if isinstance(v, dict) else v.split(size) for v in batch.values()]
+    return [dict(zip(batch, values, strict=True)) for values in zip(*parts, strict=True)]

@@ -108,7 +108,7 @@ def bench(arguments: BenchArguments) -> None:
 
 
 def _show(rows: Sequence[Row], skipped: dict[str, str]) -> None:
-    table = Table(title="rmexp on one thread", title_justify="left", box=box.SIMPLE)
+    table = Table(title="rmexp on one thread", title_justify="left", box=box.SIMPLE, pad_edge=False)
     for column in ("part", "what"):
         table.add_column(column, no_wrap=True)
     table.add_column("figure", justify="right", no_wrap=True)

@@ -85,7 +85,7 @@ class Reference:
     """`bench_reference.py` under another interpreter, answering one request at a time."""
 
     def __init__(self, python: str, job: Mapping[str, Any]) -> None:
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in __exit__)
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in close)
         try:
             self._process = subprocess.Popen(
                 [python, str(SCRIPT), json.dumps(job)],
@@ -100,7 +100,11 @@ class Reference:
             raise Unmeasured(f"reference={python}: cannot be started: {error}") from error
 
     def __enter__(self) -> Reference:
-        self.versions: dict[str, str] = self._answer()["versions"]
+        try:
+            self.versions: dict[str, str] = self._answer()["versions"]
+        except Unmeasured:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -109,6 +113,9 @@ class Reference:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()
         self._errors.close()

@@ -183,10 +183,10 @@ def measure_data(setting: Setting) -> list[Row]:
     low_dim, images = lift_file(setting.folder), image_file(setting.folder, setting.image_mb)
     keys = f"dataset.obs_keys=[{','.join([*LOW_DIM, *CAMERAS])}]"
     ten = "dataset.seq_length=10"
-    rows = _batches(setting, "low-dim, batch 100", low_dim, [], {"all": "all"})
-    rows += _batches(setting, "low-dim, batch 100 of 10 frames", low_dim, [ten], {"all": "all"})
+    rows = _batches(setting, "low-dim, 100 x 1 frames", low_dim, [], {"all": "all"})
+    rows += _batches(setting, "low-dim, 100 x 10 frames", low_dim, [ten], {"all": "all"})
     modes = {"low_dim": "low_dim, its choice for images", "all": "all, each window in memory"}
-    name = "two cameras, batch 16 of 10 frames"
+    name = "2 cameras, 16 x 10 frames"
     return rows + _batches(setting, name, images, [ten, keys, "loop.batch_size=16"], modes)
 
 

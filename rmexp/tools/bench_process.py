@@ -62,7 +62,7 @@ def measure_memory(setting: Setting) -> list[Row]:
         except BrokenProcessPool as error:
             raise Unmeasured("memory: the process that loads the images died") from error
     size = file.stat().st_size
-    row = partial(Row, part="memory", unit="x file size")
+    row = partial(Row, part="memory", unit="x file")
     return [
         row(name="resident after loading", figure=loaded / size, budget=1.1),
         row(

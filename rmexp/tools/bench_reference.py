@@ -5,6 +5,8 @@ first argument is the job (JSON); each line on stdin asks for a block ("loop 100
 each answer is one line of JSON. Seconds are those of the processor, as in `rmexp.tools.bench`.
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import importlib

@@ -33,7 +33,7 @@ def test_report_holds_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture
     assert report["failed"] == {}
     figures = {row["name"]: row["figure"] for row in report["rows"]}
     assert figures["run_epoch"] > 1
-    assert figures["two cameras, batch 16 of 10 frames"] > 1
+    assert figures["2 cameras, 16 x 10 frames"] > 1
     printed = capsys.readouterr().out
     assert "overhead" in printed
     assert "reference: skipped" in printed
