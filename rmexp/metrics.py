@@ -88,7 +88,7 @@ def _kept(value: Value) -> Value:
     of each step no longer fit where those of the last one were, and come in fresh pages.
     """
     if isinstance(value, torch.Tensor):
-        return value.item() if value.device.type == "cpu" else value.detach()
+        return value.item() if value.is_cpu else value.detach()
     return value
 
 

@@ -60,8 +60,8 @@ class BC(Algo):
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """{obs: {k: (B, 1, D_k)}, actions: (B, 1, A)} -> the same without the time axis."""
-        obs = {k: batch["obs"][k][:, 0].to(self.device) for k in self.spec.obs_shapes}
-        return {"obs": obs, "actions": batch["actions"][:, 0].to(self.device)}
+        obs = {k: batch["obs"][k].select(1, 0).to(self.device) for k in self.spec.obs_shapes}
+        return {"obs": obs, "actions": batch["actions"].select(1, 0).to(self.device)}
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, D_k)}, actions: (B, A)} -> losses and the gradient's norm."""

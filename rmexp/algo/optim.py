@@ -95,7 +95,8 @@ class Optimizer:
 
     def step(self, loss: Tensor) -> Tensor:
         """Descend `loss` once; returns the gradient's norm before clipping (0-d)."""
-        self.torch.zero_grad(set_to_none=True)
+        for parameter in self.parameters:  # torch's zero_grad takes 1 % of a small net's step
+            parameter.grad = None
         loss.backward()
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
         gradients = [p.grad for p in self.parameters if p.grad is not None]

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from rmexp.tools.axes import Axis, linear_axis
+
 COLOURS = (
     "#0969da",
     "#d1580a",
@@ -35,22 +37,6 @@ SLOT = 58
 """Right of a plot, for what came after the last epoch."""
 
 Rows = Sequence[tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """From a value to a place between 0 and 1, and the ticks with their labels."""
-
-    low: float
-    high: float
-    ticks: list[tuple[float, str]]
-    is_log: bool = False
-
-    def place(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.is_log:
-            low, high, value = math.log10(low), math.log10(high), math.log10(value)
-        return (value - low) / (high - low)
 
 
 @dataclass(frozen=True)
@@ -104,55 +90,6 @@ class _Frame:
         return self.bottom - self.y_axis.place(value) * PLOT_HEIGHT
 
 
-def axis_of(values: Sequence[float]) -> Axis:
-    """Logarithmic where positive values span more than a factor of 20, linear elsewhere."""
-    low, high = min(values), max(values)
-    return log_axis(low, high) if 0 < low and high > 20 * low else linear_axis(low, high)
-
-
-def linear_axis(
-    low: float,
-    high: float,
-    *,
-    as_percent: bool = False,
-    is_tight: bool = False,
-    whole: bool = False,
-) -> Axis:
-    """Ticks at 1, 2 or 5 times a power of ten. The axis ends at ticks, a tight one at its values."""
-    if high <= low:
-        pad = abs(low) / 10 or 1.0
-        low, high = low - pad, high + pad
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    step = max(1.0, step) if whole else step
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    if is_tight:
-        last = math.floor(high / step + 1e-9)
-    values = [i * step for i in range(first, last + 1)]
-    if as_percent:
-        return Axis(low, high, [(v, f"{100 * v:.0f} %") for v in values])
-    largest = max(abs(low), abs(high))
-    if largest < 1e-3 or largest >= 1e6:
-        ticks = [(v, _power_of_ten(v)) for v in values]
-    else:
-        digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        ticks = [(v, f"{v:.{digits}f}".replace("-", "\N{MINUS SIGN}")) for v in values]
-    return Axis(low, high, ticks) if is_tight else Axis(values[0], values[-1], ticks)
-
-
-def log_axis(low: float, high: float) -> Axis:
-    """Ticks at powers of ten, at 2 and 5 times them too where these are few."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    fine = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
-    start = max(v for v in fine if v <= low * 1.001)
-    end = min(v for v in fine if v >= high / 1.001)
-    every = max(1, math.ceil((last - first) / 6))
-    marks = [10.0**e for e in range(first, last + 1, every)] if last - first > 2 else fine
-    ticks = [(v, _power_of_ten(v)) for v in marks if start * 0.999 <= v <= end * 1.001]
-    return Axis(start, end, ticks, is_log=True)
-
-
 def chart(
     legend: Sequence[tuple[str, str, str]], panels: Sequence[Panel], *, num_epochs: int
 ) -> str:
@@ -175,7 +112,7 @@ def chart(
         left = MARGIN + i * (room + GAP)
         slot = max(SLOT, 26 + 9 * len(panel.marks)) if panel.marks else 0
         frame = _Frame(left + TICKS, top, left + room - slot, x_axis, panel.axis)
-        lines += [*_heading(panel, frame, left + room), *_axes(frame), *_curves(panel, frame)]
+        lines += [*_heading(panel, frame, left, left + room), *_axes(frame), *_curves(panel, frame)]
         if panel.marks:
             lines += _marks(panel.marks, frame, slot)
     return "\n".join([*lines, "</svg>"]) + "\n"
@@ -197,11 +134,11 @@ def _legend(legend: Sequence[tuple[str, str, str]]) -> Iterator[str]:
             yield _text(WIDTH - MARGIN, y, remark, QUIET, "end")
 
 
-def _heading(panel: Panel, frame: _Frame, right: float) -> Iterator[str]:
-    """The title above the plot's left end, the keys to its lines above the right one."""
+def _heading(panel: Panel, frame: _Frame, left: float, right: float) -> Iterator[str]:
+    """The title above the panel's left end, the keys to its lines above the right one."""
     y = frame.top - 14
     yield (
-        f'<text x="{_n(frame.left)}" y="{_n(y)}" font-size="13" font-weight="600" fill="{INK}">'
+        f'<text x="{_n(left)}" y="{_n(y)}" font-size="13" font-weight="600" fill="{INK}">'
         f"{escape(panel.title)}</text>"
     )
     x = right
@@ -258,7 +195,6 @@ def _curves(panel: Panel, frame: _Frame) -> Iterator[str]:
 
 def _marks(marks: Sequence[Mark], frame: _Frame, slot: float) -> Iterator[str]:
     """Values after the last epoch, side by side in a column of their own."""
-    middle = frame.right + 8 + (slot - 8) / 2
     left, right = frame.right + 14, frame.right + slot
     for value, _ in frame.y_axis.ticks:
         yield f'<path d="M{_n(left)} {_n(frame.y(value))}H{_n(right)}" stroke="{GRID}"/>'
@@ -309,15 +245,6 @@ def _text(x: float, y: float, text: str, colour: str, anchor: str) -> str:
         f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" fill="{colour}">'
         f"{escape(text)}</text>"
     )
-
-
-def _power_of_ten(value: float) -> str:
-    """`0.005`, `200`, and beyond these `2` times a power of ten with a raised exponent."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:g}"
-    mantissa, _, exponent = f"{value:.0e}".partition("e")
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"
 
 
 def _n(value: float) -> str:

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from rmexp.arguments import argument, run_command
 from rmexp.errors import CheckpointError, ConfigError
 from rmexp.loggers.jsonl import FINAL, JsonlRecord
-from rmexp.tools.chart import COLOURS, Curve, Mark, Panel, axis_of, chart, linear_axis
+from rmexp.tools.axes import axis_of, linear_axis
+from rmexp.tools.chart import COLOURS, QUIET, Curve, Mark, Panel, chart
 
 PROG = "python -m rmexp.tools.plot"
 RECORD = "metrics.jsonl"
@@ -33,8 +34,12 @@ Rows = Sequence[Mapping[str, float]]
 class PlotArguments:
     """Draw losses and success rates over epochs, as one SVG."""
 
-    runs: list[str] = argument("run directories, or directories with runs somewhere below")
+    runs: Any = argument("run directories, or directories with runs somewhere below: [A,B] or A")
     out: str = argument("file to write (svg)", default="curve.svg")
+
+    def __post_init__(self) -> None:
+        words: list[Any] = self.runs if isinstance(self.runs, list) else [self.runs]
+        self.runs = [str(word) for word in words if word is not None]
 
 
 @dataclass
@@ -191,7 +196,7 @@ def _loss_panel(runs: Sequence[Run], thinned: Thin) -> Panel | None:
     values = [y for curve in curves for _, y in curve.rows if abs(y) < float("inf")]
     if not values:
         return None
-    keys = {c.name: c if alone else Curve(c.name, "#59636e", [], dashed=c.dashed) for c in curves}
+    keys = {c.name: c if alone else Curve(c.name, QUIET, [], dashed=c.dashed) for c in curves}
     return Panel("Loss", curves, axis_of(values), list(keys.values()))
 
 
@@ -205,9 +210,9 @@ def _success_panel(runs: Sequence[Run], thinned: Thin) -> Panel | None:
     if not curves and not marks:
         return None
     environments = list(dict.fromkeys(curve.name for curve in curves))
-    title = " and ".join(["Success rate", *environments[:1]]).replace(" and ", " in ")
+    title = f"Success rate in {' and '.join(environments)}" if environments else "Success rate"
     axis = linear_axis(0.0, 1.0, as_percent=True)
-    band = Curve("95 % interval", COLOURS[0] if len(runs) == 1 else "#59636e", [], is_band=True)
+    band = Curve("95 % interval", COLOURS[0] if len(runs) == 1 else QUIET, [], is_band=True)
     return Panel(title, curves, axis, [band], marks)
 
 
