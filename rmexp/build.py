@@ -121,7 +121,7 @@ def trusted_config(plain: Any, trust: Collection[str], source: str) -> DictConfi
 
 
 def _make(node: DictConfig, **live: Any) -> Any:
-    """The object of a node; live objects go round Hydra, our own errors come through as they are."""
+    """The object of a node: live objects go round Hydra, our own errors come as they are."""
     try:
         return instantiate(node, _partial_=True, _convert_="all")(**live)
     except InstantiationException as error:

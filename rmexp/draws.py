@@ -23,6 +23,10 @@ class Draws(Protocol):
         """Uniform in [0, 1), float32."""
         ...
 
+    def uniform(self, low: float, high: float, shape: Sequence[int]) -> Tensor:
+        """Uniform in [low, high), float32."""
+        ...
+
     def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         """Integers in [low, high), int64."""
         ...
@@ -40,6 +44,9 @@ class SeededDraws:
 
     def rand(self, shape: Sequence[int]) -> Tensor:
         return torch.rand(tuple(shape), generator=self.generator, device=self.device)
+
+    def uniform(self, low: float, high: float, shape: Sequence[int]) -> Tensor:
+        return low + (high - low) * self.rand(shape)
 
     def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         return torch.randint(low, high, tuple(shape), generator=self.generator, device=self.device)
@@ -67,6 +74,9 @@ class EpisodeDraws:
 
     def rand(self, shape: Sequence[int]) -> Tensor:
         return self._stack([row.rand(shape[1:]) for row in self._rows(shape)])
+
+    def uniform(self, low: float, high: float, shape: Sequence[int]) -> Tensor:
+        return low + (high - low) * self.rand(shape)
 
     def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         return self._stack([row.randint(low, high, shape[1:]) for row in self._rows(shape)])

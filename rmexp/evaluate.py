@@ -33,7 +33,9 @@ class Arguments:
     )
     num_envs: int = argument("simulators, one process each", default=2)
     horizon: int | None = argument("steps an episode may take; null: as in the run", default=None)
-    video: str | None = argument("write a video of the first episodes here (mp4)", default=None)
+    video: str | None = argument(
+        "write a video of the first episodes here (mp4 or gif)", default=None
+    )
     out: str | None = argument("write the result and every episode here (JSON)", default=None)
     device: str = argument("auto | cpu | cuda", default="auto")
     num_threads: int = argument("CPU threads of torch", default=1)

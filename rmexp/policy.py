@@ -6,6 +6,7 @@ on who else is asking: rows are padded to a fixed number, and each episode has i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Policy:
         self.config = config or DictConfig({})
         self.env_args = env_args
         self._draws: dict[int, SeededDraws] = {}
+        self._frames: dict[int, deque[dict[str, np.ndarray]]] = {}
 
     @classmethod
     def load(cls, path: str | Path, *, trust: Collection[str] = (), device: str = "auto") -> Policy:
@@ -72,12 +74,31 @@ class Policy:
     def reset(self, env: int, seed: int) -> None:
         """A new episode begins in environment `env`; `seed` decides its random draws."""
         self._draws[env] = SeededDraws(derive(seed, "act"), torch.device("cpu"))
+        self._frames.pop(env, None)
         self.algo.reset([env])
 
     def act(self, obs: Mapping[str, np.ndarray], envs: Sequence[int]) -> np.ndarray:
-        """Obs {key: (B, ...)} of environments `envs` -> actions (B, A) float32."""
+        """obs {key: (B, ...)} of environments `envs` -> actions (B, A) float32."""
+        obs = self._stack_frames(obs, envs)
         chunks = [range(i, min(i + ROWS, len(envs))) for i in range(0, len(envs), ROWS)]
         return np.concatenate([self._act(obs, [envs[i] for i in c], list(c)) for c in chunks])
+
+    def _stack_frames(
+        self, obs: Mapping[str, np.ndarray], envs: Sequence[int]
+    ) -> Mapping[str, np.ndarray]:
+        """(B, ...) -> (B, F, ...): the last F frames of each episode, its first one repeated."""
+        count = self.algo.spec.frame_stack
+        if count == 1:
+            return obs
+        for row, env in enumerate(envs):
+            frame = {key: value[row] for key, value in obs.items()}
+            if env not in self._frames:
+                self._frames[env] = deque([frame] * count, maxlen=count)
+            self._frames[env].append(frame)
+        return {
+            key: np.stack([np.stack([f[key] for f in self._frames[env]]) for env in envs])
+            for key in obs
+        }
 
     def _act(
         self, obs: Mapping[str, np.ndarray], envs: Sequence[int], rows: list[int]
@@ -97,7 +118,8 @@ class Policy:
                 {k: v if v.dtype == torch.uint8 else v.float() for k, v in stacked.items()},
                 self.obs_stats,
             )
-            actions = self.algo.get_action(ready, draws=source)
+            padding = [-1 - i for i in range(ROWS - len(rows))]
+            actions = self.algo.get_action(ready, draws=source, envs=[*envs, *padding])
             if self.action_stats is not None:
                 actions = actions * self.action_stats["scale"] + self.action_stats["offset"]
         return actions[: len(rows)].float().cpu().numpy()

@@ -77,8 +77,17 @@ class Algo(ABC):
         goal_dict: Mapping[str, Tensor] | None = None,
         *,
         draws: Draws | None = None,
+        envs: Sequence[int] | None = None,
     ) -> Tensor:
-        """Obs {key: (B, D_key)}, or (B, T, D_key) with stacked frames -> actions (B, A)."""
+        """obs {key: (B, D_key)}, or (B, T, D_key) with stacked frames -> actions (B, A).
+
+        Args:
+            obs_dict: one row per environment, normalised and channels first.
+            goal_dict: the same for goals, for algorithms that have any.
+            draws: where random numbers come from; None is the algorithm's own.
+            envs: which environment each row belongs to, for algorithms that remember; None is
+                0 to B - 1. Negative numbers are padding, whose memory may be forgotten at once.
+        """
 
     @abstractmethod
     def reset(self, envs: Sequence[int] | None = None) -> None:

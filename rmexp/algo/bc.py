@@ -78,6 +78,7 @@ class BC(Algo):
         goal_dict: Mapping[str, Tensor] | None = None,
         *,
         draws: Draws | None = None,
+        envs: Sequence[int] | None = None,
     ) -> Tensor:
         return self.head.act(self.actor(obs_dict), draws or self.draws["act"])
 

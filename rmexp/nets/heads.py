@@ -33,7 +33,7 @@ class Head(ABC):
 
     @abstractmethod
     def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
-        """Outputs {name: (..., width)}, actions (..., A) -> 0-d losses; `loss` is descended."""
+        """outputs {name: (..., width)}, actions (..., A) -> 0-d losses; `loss` is descended."""
 
     def act(self, outputs: Outputs, draws: Draws) -> Tensor:
         """outputs {name: (B, width)} -> actions (B, A).

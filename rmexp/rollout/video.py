@@ -1,4 +1,4 @@
-"""A few episodes side by side in one mp4; the only file that knows imageio and PyAV.
+"""A few episodes side by side in one mp4 or GIF; the only file that knows imageio, PyAV, Pillow.
 
 A video is a convenience: what stands in its way is reported in words, never as a failed rollout.
 """
@@ -17,6 +17,10 @@ FRAME_EVERY = 2
 FRAMES_PER_S = 10
 """Real time for a robot that acts at 20 Hz."""
 HOLD_S = 1.0
+
+SUFFIXES = (".mp4", ".gif")
+"""mp4 is far smaller and smoother; a GIF plays inside a README."""
+GIF_COLOURS = 128
 
 BORDER = 6
 RUNNING = (90, 90, 90)
@@ -39,23 +43,51 @@ def video_missing() -> str | None:
 
 
 def write_video(path: Path, episodes: Sequence[Frames], successes: Sequence[bool]) -> None:
-    """Write the episodes' frames (each (H, W, 3) uint8), tiled, as h264 that every browser plays.
+    """Write the episodes' frames (each (H, W, 3) uint8), tiled; the suffix decides how.
 
     Raises:
         OSError, ValueError, av.FFmpegError: the file or the encoder refused.
     """
-    import imageio.v3
-
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a video ends in {' or '.join(SUFFIXES)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    write = _write_gif if path.suffix == ".gif" else _write_mp4
     try:
-        with imageio.v3.imopen(temporary, "w", plugin="pyav") as file:
-            file.init_video_stream("libx264", fps=FRAMES_PER_S, pixel_format="yuv420p")
-            for frame in tiled(episodes, successes):
-                file.write_frame(frame)
+        write(temporary, tiled(episodes, successes))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
+    """As h264 that every browser plays."""
+    import imageio.v3
+
+    with imageio.v3.imopen(path, "w", plugin="pyav") as file:
+        file.init_video_stream("libx264", fps=FRAMES_PER_S, pixel_format="yuv420p")
+        for frame in frames:
+            file.write_frame(frame)
+
+
+def _write_gif(path: Path, frames: Iterator[np.ndarray]) -> None:
+    """As a loop in one palette for all frames and without dithering.
+
+    What does not move then has the same colour in every frame and costs no bytes.
+    """
+    from PIL import Image
+
+    pictures = [Image.fromarray(frame) for frame in frames]
+    sample = pictures[:: max(1, len(pictures) // 8)]
+    width, height = sample[0].size
+    mosaic = Image.new("RGB", (width, height * len(sample)))
+    for i, picture in enumerate(sample):
+        mosaic.paste(picture, (0, i * height))
+    palette = mosaic.quantize(GIF_COLOURS, method=Image.Quantize.MEDIANCUT)
+    indexed = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+    first, *rest = indexed
+    duration_ms = round(1000 / FRAMES_PER_S)
+    first.save(path, save_all=True, append_images=rest, duration=duration_ms, loop=0)
 
 
 def tiled(episodes: Sequence[Frames], successes: Sequence[bool]) -> Iterator[np.ndarray]:

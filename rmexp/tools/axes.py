@@ -64,14 +64,16 @@ def linear_axis(
 
 
 def log_axis(low: float, high: float) -> Axis:
-    """Ticks at powers of ten, at 2 and 5 times them too where these are few."""
+    """Ticks at 1, 2 and 5 times powers of ten; over many decades at powers of ten alone."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    fine = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
-    start = max(v for v in fine if v <= low * 1.001)
-    end = min(v for v in fine if v >= high / 1.001)
-    every = max(1, math.ceil((last - first) / 6))
-    marks = [10.0**e for e in range(first, last + 1, every)] if last - first > 2 else fine
-    ticks = [(v, _power_of_ten(v)) for v in marks if start * 0.999 <= v <= end * 1.001]
+    every = max(1, math.ceil((last - first) / 7))
+    last += -(last - first) % every
+    marks = [m * 10.0**e for e in range(first, last + 1, every) for m in (1, 2, 5)]
+    if high > 1000 * low:
+        marks = marks[::3]
+    start = max(v for v in marks if v <= low * 1.001)
+    end = min(v for v in marks if v >= high / 1.001)
+    ticks = [(v, _power_of_ten(v)) for v in marks if start <= v <= end]
     return Axis(start, end, ticks, is_log=True)
 
 

@@ -33,6 +33,9 @@ GAP = 34
 """Between two panels."""
 TICKS = 44
 """Left of a plot, for the numbers on its axis."""
+LONGEST_NAME = 54
+NAME_CHARACTER, KEY_CHARACTER = 8, 6.4
+"""Widths on the safe side: which font a reader has is not known here."""
 SLOT = 58
 """Right of a plot, for what came after the last epoch."""
 
@@ -124,14 +127,17 @@ def _legend(legend: Sequence[tuple[str, str, str]]) -> Iterator[str]:
         if len(legend) > 1:
             yield f'<rect x="{x}" y="{y - 10}" width="12" height="12" rx="3" fill="{colour}"/>'
             x += 20
-        short = name if len(name) <= 60 else name[:59] + "\N{HORIZONTAL ELLIPSIS}"
+        short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
         size = 16 if len(legend) == 1 else 13
         yield (
             f'<text x="{x}" y="{y}" font-size="{size}" font-weight="600" fill="{INK}">'
             f"{escape(short)}</text>"
         )
-        if remark:
+        if remark and len(legend) == 1:
             yield _text(WIDTH - MARGIN, y, remark, QUIET, "end")
+        elif remark:
+            longest = min(LONGEST_NAME, max(len(name) for name, _, _ in legend))
+            yield _text(MARGIN + 44 + NAME_CHARACTER * longest, y, remark, QUIET, "start")
 
 
 def _heading(panel: Panel, frame: _Frame, left: float, right: float) -> Iterator[str]:
@@ -143,16 +149,16 @@ def _heading(panel: Panel, frame: _Frame, left: float, right: float) -> Iterator
     )
     x = right
     for key in reversed(panel.keys):
-        yield _text(x, y, key.name, QUIET, "end")
-        x -= 6.3 * len(key.name) + 6
+        x -= KEY_CHARACTER * len(key.name)
+        yield _text(x, y, key.name, QUIET, "start")
+        x -= 26
         if key.is_band:
             yield (
-                f'<rect x="{_n(x - 18)}" y="{_n(y - 10)}" width="18" height="12" rx="2" '
+                f'<rect x="{_n(x)}" y="{_n(y - 10)}" width="18" height="12" rx="2" '
                 f'fill="{key.colour}" opacity=".18"/>'
             )
-        line = f"M{_n(x - 18)} {_n(y - 4)}h18"
-        yield _stroke(line, key.colour, dashed=key.dashed)
-        x -= 18 + 14
+        yield _stroke(f"M{_n(x)} {_n(y - 4)}h18", key.colour, dashed=key.dashed)
+        x -= 14
 
 
 def _axes(frame: _Frame) -> Iterator[str]:
@@ -176,7 +182,9 @@ def _curves(panel: Panel, frame: _Frame) -> Iterator[str]:
     opacity = 0.18 if len(panel.curves) == 1 else 0.10
     for curve in panel.curves:
         rows = [row for row in curve.rows if len(row) == 4]
-        if len(rows) > 1:
+        if len(rows) == 1:
+            yield _bar(frame, frame.x(rows[0][0]), rows[0][2], rows[0][3], curve.colour)
+        elif rows:
             upper = [(frame.x(row[0]), frame.y(row[3])) for row in rows]
             lower = [(frame.x(row[0]), frame.y(row[2])) for row in reversed(rows)]
             yield (
@@ -203,13 +211,18 @@ def _marks(marks: Sequence[Mark], frame: _Frame, slot: float) -> Iterator[str]:
     yield _text(middle, frame.bottom + 17, "final", QUIET, "middle")
     for i, mark in enumerate(marks):
         x = middle + 9 * (i - (len(marks) - 1) / 2)
-        low, y, high = (frame.y(value) for value in (mark.low, mark.value, mark.high))
-        bar = f"M{_n(x - 3.5)} {_n(high)}h7m-3.5 0V{_n(low)}m-3.5 0h7"
-        yield f'<path d="{bar}" stroke="{mark.colour}" stroke-width="1.5" fill="none"/>'
+        y = frame.y(mark.value)
+        yield _bar(frame, x, mark.low, mark.high, mark.colour)
         yield (
             f'<path d="M{_n(x)} {_n(y - 5)}l5 5-5 5-5-5z" fill="{mark.colour}" stroke="#fff" '
             'stroke-width="1"/>'
         )
+
+
+def _bar(frame: _Frame, x: float, low: float, high: float, colour: str) -> str:
+    """An interval: a vertical line with caps."""
+    path = f"M{_n(x - 3.5)} {_n(frame.y(high))}h7m-3.5 0V{_n(frame.y(low))}m-3.5 0h7"
+    return f'<path d="{path}" stroke="{colour}" stroke-width="1.5" fill="none"/>'
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:

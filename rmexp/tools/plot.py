@@ -86,9 +86,11 @@ def plot(arguments: PlotArguments) -> None:
         raise ConfigError(
             f"{out}: cannot be written ({error.strerror}); choose another out=..."
         ) from error
-    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     epochs = max(run.num_epochs for run in runs)
-    sys.stdout.write(f"{out}: {count}, {epochs} epochs, {len(picture.encode()) / 1000:.0f} kB\n")
+    size = len(picture.encode()) / 1000
+    sys.stdout.write(
+        f"{out}: {_count(len(runs), 'run')}, {_count(epochs, 'epoch')}, {size:.0f} kB\n"
+    )
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -233,6 +235,10 @@ def _load(path: Path) -> Any:
         return OmegaConf.load(path)
     except Exception as error:  # any parser's complaint about a damaged file
         raise CheckpointError(f"{path}: cannot be read ({error}); restore or delete it") from error
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _natural(path: Path) -> list[Any]:
