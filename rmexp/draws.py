@@ -31,6 +31,10 @@ class Draws(Protocol):
         """Integers in [low, high), int64."""
         ...
 
+    def exponential(self, shape: Sequence[int]) -> Tensor:
+        """Exponential with mean 1, float32."""
+        ...
+
 
 class SeededDraws:
     """Draws from one generator on `device`."""
@@ -50,6 +54,10 @@ class SeededDraws:
 
     def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         return torch.randint(low, high, tuple(shape), generator=self.generator, device=self.device)
+
+    def exponential(self, shape: Sequence[int]) -> Tensor:
+        empty = torch.empty(tuple(shape), device=self.device)
+        return empty.exponential_(generator=self.generator)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
@@ -81,9 +89,45 @@ class EpisodeDraws:
     def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         return self._stack([row.randint(low, high, shape[1:]) for row in self._rows(shape)])
 
+    def exponential(self, shape: Sequence[int]) -> Tensor:
+        return self._stack([row.exponential(shape[1:]) for row in self._rows(shape)])
+
     def _rows(self, shape: Sequence[int]) -> Sequence[SeededDraws]:
         assert shape[0] == len(self.rows), (shape, len(self.rows))
         return self.rows
 
     def _stack(self, drawn: list[Tensor]) -> Tensor:
         return torch.stack(drawn).to(self.device)
+
+
+class PartialDraws:
+    """Only `rows` of the batch draw; the others get zeros, and their generators stay as they are.
+
+    So what an episode draws does not depend on when the others in its batch have to draw.
+    """
+
+    def __init__(self, draws: Draws, rows: Sequence[int], device: torch.device) -> None:
+        chosen = [draws.rows[row] for row in rows] if isinstance(draws, EpisodeDraws) else None
+        self.draws = draws if chosen is None else EpisodeDraws(chosen, device)
+        self.rows = torch.tensor(rows, device=device)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        return self._spread(self.draws.randn(self._fewer(shape)), shape)
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        return self._spread(self.draws.rand(self._fewer(shape)), shape)
+
+    def uniform(self, low: float, high: float, shape: Sequence[int]) -> Tensor:
+        return self._spread(self.draws.uniform(low, high, self._fewer(shape)), shape)
+
+    def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
+        return self._spread(self.draws.randint(low, high, self._fewer(shape)), shape)
+
+    def exponential(self, shape: Sequence[int]) -> Tensor:
+        return self._spread(self.draws.exponential(self._fewer(shape)), shape)
+
+    def _fewer(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (len(self.rows), *shape[1:])
+
+    def _spread(self, drawn: Tensor, shape: Sequence[int]) -> Tensor:
+        return drawn.new_zeros(tuple(shape)).index_copy_(0, self.rows, drawn)

@@ -21,9 +21,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str, base: Sequence[str] = TINY) -> Outcome:
@@ -171,7 +169,10 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "misspelt group": (lambda p: ["algos=bc"], ["algos", "did you mean 'algo'"]),
     "misspelt choice": (lambda p: ["algo=bcc"], ["algo/bcc", "bc_gmm"]),
     "forced unknown key": (lambda p: ["+algo.lrr=1"], ["algo.lrr", "did you mean 'lr'"]),
-    "misspelt key in an experiment": (lambda p: ["experiment=typo"], ["sed", "did you mean 'seed'"]),
+    "misspelt key in an experiment": (
+        lambda p: ["experiment=typo"],
+        ["sed", "did you mean 'seed'"],
+    ),
     "misspelt nested key in an experiment": (
         lambda p: ["experiment=nested_typo"],
         ["algo.lrr", "did you mean 'lr'"],

@@ -14,6 +14,7 @@ from rmexp.algo.optim import MultiStep
 from rmexp.errors import CheckpointError
 from rmexp.nets.heads import GMM
 from rmexp.policy import ROWS, Policy
+from tests.algo.golden_case import encoding
 from tests.command_line import TINY, run_here
 
 SHAPES = {"object": (10,), "robot0_eef_pos": (3,)}
@@ -22,6 +23,7 @@ CPU = torch.device("cpu")
 
 def algo() -> BC:
     return BC(
+        encoder=encoding(),
         actor_layer_dims=[1024, 1024],
         head=GMM(num_modes=5, min_std=1e-4, low_noise_eval=False),
         optimizer="adam",

@@ -41,10 +41,10 @@ class Spec:
 
 
 class Algo(ABC):
-    """An algorithm: networks, optimisers and draws, and how they train and act.
+    """An algorithm: networks, optimisers, counters and draws, and how they train and act.
 
-    A subclass fills `nets`, `optimizers` and `draws` in its constructor; whatever is in them
-    survives a checkpoint.
+    A subclass fills `nets`, `optimizers`, `counters` and `draws` in its constructor; whatever is
+    in them survives a checkpoint.
     """
 
     batch_keys: ClassVar[tuple[str, ...]]
@@ -55,8 +55,10 @@ class Algo(ABC):
         self.device = device
         self.nets = nn.ModuleDict()
         self.optimizers: dict[str, Optimizer] = {}
+        self.counters: dict[str, int] = {}
         self.draws: dict[str, SeededDraws] = {
             "train": SeededDraws(derive(spec.seed, "train"), device),
+            "valid": SeededDraws(derive(spec.seed, "valid"), device),
             "act": SeededDraws(derive(spec.seed, "act"), device),
         }
 
@@ -116,8 +118,8 @@ class Algo(ABC):
 
     def log_info(self, info: Mapping[str, Tensor]) -> dict[str, Value]:
         """Metric name -> 0-d tensor or float; a name with a slash stands for itself."""
-        rates = {f"optimizer/{name}_lr": o.lr for name, o in self.optimizers.items()}
-        return {**info, **rates}
+        logged: dict[str, Value] = {name: value.detach() for name, value in info.items()}
+        return logged | {f"optimizer/{name}_lr": o.lr for name, o in self.optimizers.items()}
 
     def set_train(self) -> None:
         self.nets.train()
@@ -131,11 +133,13 @@ class Algo(ABC):
             "nets": self.nets.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "draws": {name: d.state_dict() for name, d in self.draws.items()},
+            "counters": dict(self.counters),
         }
 
     def deserialize(self, state: Mapping[str, Any], load_optimizers: bool = False) -> None:
         """Take over `serialize()`'s networks and draws, and on request the optimisers."""
         self.nets.load_state_dict(state["nets"])
+        self.counters.update(state["counters"])
         for name, draws in self.draws.items():
             draws.load_state_dict(state["draws"][name])
         if load_optimizers:

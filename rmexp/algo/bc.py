@@ -17,6 +17,7 @@ from rmexp.algo.optim import Optimizer, Schedule
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.actors import MLPActor
+from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import Head
 
 
@@ -28,6 +29,7 @@ class BC(Algo):
     def __init__(
         self,
         *,
+        encoder: ImageEncoding,
         actor_layer_dims: list[int],
         head: Head,
         optimizer: Literal["adam", "adamw"],
@@ -45,8 +47,11 @@ class BC(Algo):
                 "behavioural cloning with an MLP sees one frame and answers with one action; "
                 "set both to 1"
             )
+        self.encoder = encoder
         self.head = head
-        self.actor = MLPActor(spec.obs_shapes, actor_layer_dims, head.output_dims(spec.ac_dim))
+        self.actor = MLPActor(
+            spec.obs_shapes, actor_layer_dims, head.output_dims(spec.ac_dim), encoder
+        )
         self.nets["actor"] = self.actor.to(device)
         self.optimizers["actor"] = Optimizer(
             self.actor.parameters(),
@@ -65,7 +70,8 @@ class BC(Algo):
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, D_k)}, actions: (B, A)} -> losses and the gradient's norm."""
-        outputs = self.actor(batch["obs"])
+        draws = None if validate else self.draws["train"]
+        outputs = self.actor(self.encoder.augment(batch["obs"], draws))
         info = self.head.losses(outputs, batch["actions"])
 
         if not validate:

@@ -87,6 +87,8 @@ class Optimizer:
         self.steps = 0
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
         self.torch = kind(self.parameters, lr=lr, weight_decay=l2_regularization, fused=True)
+        kernels = {"adam": torch._fused_adam_, "adamw": torch._fused_adamw_}  # pyright: ignore
+        self._fused: Any = kernels[name]
         self._reschedule()
 
     @property
@@ -97,15 +99,40 @@ class Optimizer:
         """Descend `loss` once; returns the gradient's norm before clipping (0-d)."""
         for parameter in self.parameters:  # torch's zero_grad takes 1 % of a small net's step
             parameter.grad = None
-        loss.backward()
+        loss.backward(inputs=self.parameters)  # not for networks it only passes through
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
         norm = torch.linalg.vector_norm(torch.stack(norms))
         if limit < math.inf:
             nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
-        self.torch.step()
+        self._move(gradients)
         return norm
+
+    def _move(self, gradients: list[Tensor]) -> None:
+        """`self.torch.step()` without its hooks and checks, which outlast a small net's Adam."""
+        states = [self.torch.state[p] for p in self.parameters if p in self.torch.state]
+        if not len(states) == len(gradients) == len(self.parameters):
+            self.torch.step()  # the first step makes the state
+            return
+        group = self.torch.param_groups[0]
+        steps = [state["step"] for state in states]
+        torch._foreach_add_(steps, 1.0)  # pyright: ignore[reportPrivateImportUsage]
+        self._fused(
+            self.parameters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
 
     def after_step(self) -> None:
         """Advance a schedule that counts steps."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from rmexp.nets.encoders import ObservationEncoder
+from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
 from rmexp.nets.mlp import MLP
 
 
@@ -18,9 +18,10 @@ class MLPActor(nn.Module):
         obs_shapes: Mapping[str, Sequence[int]],
         layer_dims: Sequence[int],
         output_dims: Mapping[str, int],
+        encoder: ImageEncoding | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = ObservationEncoder(obs_shapes)
+        self.encoder = ObservationEncoder(obs_shapes, encoder)
         self.mlp = MLP(self.encoder.out_dim, layer_dims)
         self.decoder = nn.ModuleDict(
             {name: nn.Linear(self.mlp.out_dim, width) for name, width in output_dims.items()}

@@ -76,7 +76,19 @@ class Deterministic(Head):
         return torch.tanh(outputs["action"])
 
 
-class Gaussian(Head):
+class Density(Head):
+    """A probability density over actions; its loss is the negative log-likelihood."""
+
+    @abstractmethod
+    def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
+        """outputs {name: (..., width)}, actions (..., A) -> (...), of whole actions."""
+
+    def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
+        log_likelihood = self.log_prob(outputs, actions).mean()
+        return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
+
+
+class Gaussian(Density):
     """A diagonal Gaussian with a tanh mean; its scale starts at `init_std`.
 
     With `low_noise_eval` it acts with its mean; validation always reports the true likelihood.
@@ -93,10 +105,9 @@ class Gaussian(Head):
     def output_dims(self, ac_dim: int) -> dict[str, int]:
         return {"mean": ac_dim, "scale": ac_dim}
 
-    def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
+    def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
         mean, std = self._mean_and_std(outputs)
-        log_likelihood = _normal_log_prob(actions, mean, std).sum(-1).mean()
-        return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
+        return normal_log_prob(actions, mean, std).sum(-1)
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         mean, std = self._mean_and_std(outputs)
@@ -110,7 +121,7 @@ class Gaussian(Head):
         return mean, scaled.clamp(self.min_std, MAX_STD)
 
 
-class GMM(Head):
+class GMM(Density):
     """A mixture of `num_modes` diagonal Gaussians with tanh means.
 
     With `low_noise_eval` it acts by drawing a mode and keeping to its mean but for a standard
@@ -126,12 +137,11 @@ class GMM(Head):
         width = self.num_modes * ac_dim
         return {"mean": width, "scale": width, "logits": self.num_modes}
 
-    def losses(self, outputs: Outputs, actions: Tensor) -> dict[str, Tensor]:
+    def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
         mean, std = self._means_and_stds(outputs)  # (..., K, A)
-        per_mode = _normal_log_prob(actions.unsqueeze(-2), mean, std).sum(-1)
+        per_mode = normal_log_prob(actions.unsqueeze(-2), mean, std).sum(-1)
         log_weights = F.log_softmax(outputs["logits"], dim=-1)
-        log_likelihood = torch.logsumexp(log_weights + per_mode, dim=-1).mean()
-        return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
+        return torch.logsumexp(log_weights + per_mode, dim=-1)
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         means, stds = self._means_and_stds(outputs)
@@ -149,5 +159,5 @@ class GMM(Head):
         return mean, F.softplus(outputs["scale"].view(shape)) + self.min_std
 
 
-def _normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)

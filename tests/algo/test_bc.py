@@ -17,6 +17,7 @@ from rmexp.algo.optim import MultiStep
 from rmexp.draws import EpisodeDraws, SeededDraws
 from rmexp.errors import ConfigError
 from rmexp.nets.heads import GMM, Deterministic, Gaussian, Head
+from tests.algo.golden_case import encoding
 
 LIFT = {
     "object": (10,),
@@ -57,6 +58,7 @@ def deterministic(l2: float = 1.0, l1: float = 0.0, cos: float = 0.0) -> Determi
 
 def bc(head: Head, layer_dims: list[int], **changes: Any) -> BC:
     values: dict[str, Any] = {
+        "encoder": encoding(),
         "optimizer": "adam",
         "lr": 1e-4,
         "lr_schedule": MultiStep(epochs=[], decay_factor=1.0),
@@ -247,11 +249,6 @@ def test_noise_of_an_episode_is_its_own() -> None:
 def test_windows_of_several_frames_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"frame_stack=3, dataset\.seq_length=1"):
         bc(deterministic(), [13], spec=spec(frame_stack=3))
-
-
-def test_images_are_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="agentview_image"):
-        bc(deterministic(), [13], spec=spec(obs_shapes={**LIFT, "agentview_image": (3, 8, 8)}))
 
 
 def test_state_survives_bit_for_bit() -> None:

@@ -1,0 +1,172 @@
+"""Batch-constrained Q-learning (Fujimoto et al. 2019, arXiv 1812.02900).
+
+A model of the data's actions proposes some, a small perturbation may improve each, and the best of
+them by the critics is backed up, and taken when acting. Model and critics are choices: a VAE or a
+mixture, expected or distributional values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rmexp.algo.base import Algo, Batch, Spec
+from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.transitions import Transitions
+from rmexp.draws import Draws
+from rmexp.nets.action_values import ActionValue
+from rmexp.nets.critics import Perturbation
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.samplers import ActionSampler, RepeatedDraws
+from rmexp.nets.targets import Target, polyak_update
+
+Obs = Mapping[str, Tensor]
+
+
+class BCQ(Algo):
+    """An action sampler, critics with slowly moving targets, and perhaps a perturbing actor."""
+
+    batch_keys = ("obs", "next_obs", "actions", "rewards", "dones", "pad_mask")
+
+    def __init__(
+        self,
+        *,
+        discount: float,
+        n_step: int,
+        infinite_horizon: bool,
+        tau: float,
+        num_action_samples: int,
+        num_action_samples_rollout: int,
+        perturbation_scale: float | None,
+        encoder: ImageEncoding,
+        action_sampler: Callable[..., ActionSampler],
+        critic: ActionValue,
+        actor_layer_dims: list[int],
+        optimizer: Literal["adam", "adamw"],
+        action_sampler_lr: float,
+        action_sampler_lr_schedule: Schedule,
+        action_sampler_l2_regularization: float,
+        critic_lr: float,
+        critic_lr_schedule: Schedule,
+        critic_l2_regularization: float,
+        critic_max_grad_norm: float | None,
+        actor_lr: float,
+        actor_lr_schedule: Schedule,
+        actor_l2_regularization: float,
+        spec: Spec,
+        device: torch.device,
+    ) -> None:
+        super().__init__(spec, device)
+        self.transitions = Transitions(
+            spec, device, n_step=n_step, discount=discount, infinite_horizon=infinite_horizon
+        )
+        self.encoder, self.action_value, self.tau = encoder, critic, tau
+        self.num_action_samples = num_action_samples
+        self.num_action_samples_rollout = num_action_samples_rollout
+        shapes, ac_dim = spec.obs_shapes, spec.ac_dim
+        self.critic = critic.critics(shapes, ac_dim, encoder)
+        self.critic_target = Target(self.critic)
+        self.action_sampler = action_sampler(obs_shapes=shapes, ac_dim=ac_dim, encoder=encoder)
+        self.nets["critic"], self.nets["critic_target"] = self.critic, self.critic_target
+        self.nets["action_sampler"] = self.action_sampler
+        self.actor: Perturbation | None = None
+        if perturbation_scale is not None:
+            self.actor = Perturbation(shapes, ac_dim, actor_layer_dims, perturbation_scale, encoder)
+            self.actor_target = Target(self.actor)
+            self.nets["actor"], self.nets["actor_target"] = self.actor, self.actor_target
+        self.nets.to(device)
+
+        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps, max_grad_norm=None)
+        self.optimizers["action_sampler"] = adam(
+            self.action_sampler.parameters(),
+            lr=action_sampler_lr,
+            schedule=action_sampler_lr_schedule,
+            l2_regularization=action_sampler_l2_regularization,
+        )
+        for i, net in enumerate(self.critic, start=1):
+            self.optimizers[f"critic{i}"] = adam(
+                net.parameters(),
+                lr=critic_lr,
+                schedule=critic_lr_schedule,
+                l2_regularization=critic_l2_regularization,
+                max_grad_norm=critic_max_grad_norm,
+            )
+        if self.actor is not None:
+            self.optimizers["actor"] = adam(
+                self.actor.parameters(),
+                lr=actor_lr,
+                schedule=actor_lr_schedule,
+                l2_regularization=actor_l2_regularization,
+            )
+
+    def process_batch_for_training(self, batch: Batch) -> Batch:
+        """Windows (B, T, ...) -> transitions; see `rmexp.algo.transitions.Transitions`."""
+        return self.transitions(batch)
+
+    def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
+        """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
+        draws = self.draws["valid" if validate else "train"]
+        augmenting = None if validate else draws
+        obs = self.encoder.augment(batch["obs"], augmenting)
+        next_obs = self.encoder.augment(batch["next_obs"], augmenting)
+        actions = batch["actions"]
+
+        parts = self.action_sampler.losses(obs, actions, draws, epoch)
+        info = {"action_sampler_loss": parts.pop("loss"), **parts}
+        total = [self._descend(info, "action_sampler", validate)]
+
+        with torch.no_grad():
+            proposals = self.action_sampler.sample(next_obs, self.num_action_samples, draws)
+            if self.actor is not None:
+                proposals = self.actor_target(next_obs, proposals)
+            target = self.action_value.backup(
+                self.critic_target.net, next_obs, proposals, batch["rewards"], batch["bootstrap"]
+            )
+        for i, critic in enumerate(self.critic, start=1):
+            info[f"critic{i}_loss"] = self.action_value.loss(critic, obs, actions, target)
+            total.append(self._descend(info, f"critic{i}", validate))
+
+        if self.actor is not None:
+            with torch.no_grad():
+                proposals = self.action_sampler.sample(obs, 1, draws)
+            info["actor_loss"] = -self.critic[0](obs, self.actor(obs, proposals)).mean()
+            total.append(self._descend(info, "actor", validate))
+
+        if not validate:
+            polyak_update(self.critic, self.critic_target, self.tau)
+            if self.actor is not None:
+                polyak_update(self.actor, self.actor_target, self.tau)
+        return {"loss": torch.stack(total).sum(), **info, **self.action_value.metrics(target)}
+
+    def _descend(self, info: dict[str, Tensor], name: str, validate: bool) -> Tensor:
+        """One step of a network down its loss in `info`, which is returned."""
+        loss = info[f"{name}_loss"]
+        if not validate:
+            info[f"{name}_grad_norm"] = self.optimizers[name].step(loss)
+        return loss.detach()
+
+    def best_action(self, obs: Obs, draws: Draws) -> tuple[Tensor, Tensor]:
+        """obs {k: (B, D_k)} -> the best of several proposals (B, A) and its value (B,)."""
+        times = self.num_action_samples_rollout
+        proposals = self.action_sampler.sample(obs, times, RepeatedDraws(draws, times))
+        if self.actor is not None:
+            proposals = self.actor(obs, proposals)
+        value, best = self.critic[0](obs, proposals).max(0)
+        return proposals[best, torch.arange(len(best), device=best.device)], value
+
+    def get_action(
+        self,
+        obs_dict: Obs,
+        goal_dict: Obs | None = None,
+        *,
+        draws: Draws | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> Tensor:
+        return self.best_action(obs_dict, draws or self.draws["act"])[0]
+
+    def reset(self, envs: Sequence[int] | None = None) -> None:
+        """Nothing is carried from step to step."""

@@ -1,0 +1,232 @@
+"""Conservative Q-learning (Kumar et al. 2020, arXiv 2006.04779): SAC whose critics are held down.
+
+Beside the temporal difference, each critic pays for the log-sum-exp of Q over random and policy
+actions beyond Q of the data's actions. Two multipliers are learned by dual steps: the entropy's,
+towards a target entropy, and the penalty's, towards a tolerated gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rmexp.algo.base import Algo, Batch, Spec
+from rmexp.algo.optim import MultiStep, Optimizer, Schedule
+from rmexp.algo.transitions import Transitions
+from rmexp.draws import Draws
+from rmexp.nets.actors import MLPActor
+from rmexp.nets.critics import TD_LOSSES, Critics, Multiplier, Obs, start_small
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.heads import Outputs
+from rmexp.nets.tanh_gaussian import TanhGaussian
+from rmexp.nets.targets import Target, polyak_update
+
+MAX_CQL_WEIGHT = 1e6
+
+
+class CQL(Algo):
+    """A tanh-Gaussian actor, several critics with slowly moving targets, and two multipliers."""
+
+    batch_keys = ("obs", "next_obs", "actions", "rewards", "dones", "pad_mask")
+
+    def __init__(
+        self,
+        *,
+        discount: float,
+        n_step: int,
+        tau: float,
+        target_entropy: float | Literal["default"] | None,
+        bc_start_steps: int,
+        num_random_actions: int,
+        num_target_actions: int,
+        deterministic_backup: bool,
+        min_q_weight: float,
+        target_q_gap: float | None,
+        cql_weight: float,
+        encoder: ImageEncoding,
+        head: TanhGaussian,
+        actor_layer_dims: list[int],
+        init_last_layer: float | None,
+        critic_layer_dims: list[int],
+        num_critics: int,
+        value_bounds: list[float] | None,
+        td_loss: Literal["l2", "huber"],
+        optimizer: Literal["adam", "adamw"],
+        actor_lr: float,
+        actor_lr_schedule: Schedule,
+        actor_l2_regularization: float,
+        actor_max_grad_norm: float | None,
+        critic_lr: float,
+        critic_lr_schedule: Schedule,
+        critic_l2_regularization: float,
+        critic_max_grad_norm: float | None,
+        spec: Spec,
+        device: torch.device,
+    ) -> None:
+        super().__init__(spec, device)
+        self.transitions = Transitions(spec, device, n_step=n_step, discount=discount)
+        self.encoder, self.head = encoder, head
+        self.tau, self.td_loss = tau, TD_LOSSES[td_loss]
+        self.target_entropy = -float(spec.ac_dim) if target_entropy == "default" else target_entropy
+        self.bc_start_steps = bc_start_steps
+        self.num_random_actions, self.num_target_actions = num_random_actions, num_target_actions
+        self.deterministic_backup = deterministic_backup
+        self.min_q_weight, self.target_q_gap = min_q_weight, target_q_gap
+        self.counters["updates"] = 0
+
+        shapes, ac_dim = spec.obs_shapes, spec.ac_dim
+        self.actor = MLPActor(shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
+        start_small(self.actor.decoder, init_last_layer)
+        self.critic = Critics(num_critics, shapes, ac_dim, critic_layer_dims, value_bounds, encoder)
+        self.critic_target = Target(self.critic)
+        self.entropy_weight = Multiplier(None if target_entropy is not None else 1.0)
+        self.cql_weight = Multiplier(None if target_q_gap is not None else cql_weight)
+        for name in ("actor", "critic", "critic_target", "entropy_weight", "cql_weight"):
+            self.nets[name] = getattr(self, name)
+        self.nets.to(device)
+
+        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps)
+        self.optimizers["actor"] = adam(
+            self.actor.parameters(),
+            lr=actor_lr,
+            schedule=actor_lr_schedule,
+            l2_regularization=actor_l2_regularization,
+            max_grad_norm=actor_max_grad_norm,
+        )
+        for i, critic in enumerate(self.critic, start=1):
+            self.optimizers[f"critic{i}"] = adam(
+                critic.parameters(),
+                lr=critic_lr,
+                schedule=critic_lr_schedule,
+                l2_regularization=critic_l2_regularization,
+                max_grad_norm=critic_max_grad_norm,
+            )
+        dual = partial(
+            adam,
+            schedule=MultiStep(epochs=[], decay_factor=1.0),
+            l2_regularization=0.0,
+            max_grad_norm=None,
+        )
+        if target_entropy is not None:
+            self.optimizers["entropy_weight"] = dual(self.entropy_weight.parameters(), lr=actor_lr)
+        if target_q_gap is not None:
+            self.optimizers["cql_weight"] = dual(self.cql_weight.parameters(), lr=critic_lr)
+
+    def process_batch_for_training(self, batch: Batch) -> Batch:
+        """Windows (B, T, ...) -> transitions; see `rmexp.algo.transitions.Transitions`."""
+        return self.transitions(batch)
+
+    def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
+        """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
+        draws = self.draws["valid" if validate else "train"]
+        seen = {
+            name: self.encoder.augment(batch[name], None if validate else draws)
+            for name in ("obs", "next_obs")
+        }
+        batch = {**batch, **seen}
+
+        info = self._improve_policy(batch, draws, validate)
+        info |= self._evaluate_policy(batch, draws, validate)
+
+        if not validate:
+            self.counters["updates"] += 1
+            polyak_update(self.critic, self.critic_target, self.tau)
+        summed = ["actor_loss", *(f"critic{i + 1}_loss" for i in range(len(self.critic)))]
+        return {"loss": torch.stack([info[name] for name in summed]).sum(), **info}
+
+    def _improve_policy(self, batch: Batch, draws: Draws, validate: bool) -> dict[str, Tensor]:
+        """The actor maximises the least Q and its entropy; at first the data's likelihood."""
+        obs, actions = batch["obs"], batch["actions"]
+        outputs = self.actor(obs)
+        sampled, log_prob = self.head.draw(outputs, draws.randn(actions.shape))
+        if self.counters["updates"] < self.bc_start_steps:
+            aim = self.head.log_prob(outputs, actions)
+        else:
+            aim = self.critic(obs, sampled).amin(0)
+
+        entropy_weight = self.entropy_weight().detach()
+        info = {"entropy_weight": entropy_weight}
+        if self.target_entropy is not None:
+            excess = (log_prob.detach() + self.target_entropy).mean()
+            info["entropy_weight_loss"] = -self.entropy_weight.log() * excess
+        info["actor_loss"] = (entropy_weight * log_prob - aim).mean()
+        if not validate:
+            self._descend(info, "entropy_weight", "actor")
+        return info
+
+    def _evaluate_policy(self, batch: Batch, draws: Draws, validate: bool) -> dict[str, Tensor]:
+        """Critics learn the temporal difference and pay for Q of actions that the data lack."""
+        obs, actions, next_obs = batch["obs"], batch["actions"], batch["next_obs"]
+        with torch.no_grad():
+            here, there = self.actor(obs), self.actor(next_obs)
+            next_value = self._next_value(next_obs, there, draws)
+            q_target = batch["rewards"] + batch["bootstrap"] * next_value
+            proposals, log_density = self._proposals(here, there, draws)
+
+        weight = self.cql_weight().clamp(max=MAX_CQL_WEIGHT)
+        info = {"cql_weight": weight.detach()}
+        gaps: list[Tensor] = []
+        for i, critic in enumerate(self.critic, start=1):
+            q = critic(obs, actions)
+            soft_maximum = torch.logsumexp(critic(obs, proposals) - log_density, dim=0)
+            gap = self.min_q_weight * (soft_maximum.mean() - q.mean()) - (self.target_q_gap or 0.0)
+            info[f"critic{i}_loss"] = self.td_loss(q, q_target) + weight.detach() * gap
+            if not validate:
+                self._descend(info, f"critic{i}")
+            gaps.append(gap.detach())
+
+        if self.target_q_gap is not None:
+            info["cql_weight_loss"] = -weight * torch.stack(gaps).mean()
+            if not validate:
+                self._descend(info, "cql_weight")
+        return info
+
+    def _next_value(self, next_obs: Obs, outputs: Outputs, draws: Draws) -> Tensor:
+        """(B,): the least target critic at one action, or at the best of several."""
+        shape = outputs["mean"].shape
+        actions, log_prob = self.head.draw(outputs, draws.randn(shape))
+        if self.num_target_actions > 1:
+            several, _ = self.head.draw(outputs, draws.randn((self.num_target_actions, *shape)))
+            return self.critic_target(next_obs, several).amax(1).amin(0)
+        value = self.critic_target(next_obs, actions).amin(0)
+        return value if self.deterministic_backup else value - self.entropy_weight() * log_prob
+
+    def _proposals(self, here: Outputs, there: Outputs, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Random actions, the policy's here and there (3N, B, A), and their log-densities (3N, B).
+
+        All are judged at this state, as the paper has it.
+        """
+        batch_size, ac_dim = here["mean"].shape
+        shape = (self.num_random_actions, batch_size, ac_dim)
+        uniform = draws.uniform(-1.0, 1.0, shape)
+        density = uniform.new_full(shape[:2], -ac_dim * math.log(2.0))
+        actions_here, log_prob_here = self.head.draw(here, draws.randn(shape))
+        actions_there, log_prob_there = self.head.draw(there, draws.randn(shape))
+        return (
+            torch.cat([uniform, actions_there, actions_here]),
+            torch.cat([density, log_prob_there, log_prob_here]),
+        )
+
+    def _descend(self, info: dict[str, Tensor], *names: str) -> None:
+        """One step of each network that is trained, down its loss in `info`."""
+        for name in names:
+            if name in self.optimizers:
+                info[f"{name}_grad_norm"] = self.optimizers[name].step(info[f"{name}_loss"])
+
+    def get_action(
+        self,
+        obs_dict: Mapping[str, Tensor],
+        goal_dict: Mapping[str, Tensor] | None = None,
+        *,
+        draws: Draws | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> Tensor:
+        return self.head.act(self.actor(obs_dict), draws or self.draws["act"])
+
+    def reset(self, envs: Sequence[int] | None = None) -> None:
+        """Nothing is carried from step to step."""

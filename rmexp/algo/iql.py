@@ -1,0 +1,157 @@
+"""Implicit Q-learning (Kostrikov et al. 2021, arXiv 2110.06169): it judges only the data's actions.
+
+V is an expectile of Q over the data's actions, Q bootstraps from V, and the actor imitates the
+data's actions with weights exp(advantage / temperature).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rmexp.algo.base import Algo, Batch, Spec
+from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.transitions import Transitions
+from rmexp.draws import Draws
+from rmexp.nets.actors import MLPActor
+from rmexp.nets.critics import TD_LOSSES, Critics, Value, start_small
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.heads import Density
+from rmexp.nets.targets import Target, polyak_update
+
+
+class IQL(Algo):
+    """An actor with a density, several critics with slowly moving targets, and a value network."""
+
+    batch_keys = ("obs", "next_obs", "actions", "rewards", "dones")
+
+    def __init__(
+        self,
+        *,
+        expectile: float,
+        temperature: float,
+        max_advantage: float | None,
+        max_weight: float | None,
+        discount: float,
+        tau: float,
+        encoder: ImageEncoding,
+        head: Density,
+        actor_layer_dims: list[int],
+        init_last_layer: float | None,
+        critic_layer_dims: list[int],
+        num_critics: int,
+        td_loss: Literal["l2", "huber"],
+        optimizer: Literal["adam", "adamw"],
+        actor_lr: float,
+        actor_lr_schedule: Schedule,
+        actor_l2_regularization: float,
+        actor_max_grad_norm: float | None,
+        critic_lr: float,
+        critic_lr_schedule: Schedule,
+        critic_l2_regularization: float,
+        critic_max_grad_norm: float | None,
+        value_lr: float,
+        value_lr_schedule: Schedule,
+        value_l2_regularization: float,
+        spec: Spec,
+        device: torch.device,
+    ) -> None:
+        super().__init__(spec, device)
+        self.transitions = Transitions(spec, device, n_step=1, discount=discount)
+        self.encoder, self.head = encoder, head
+        self.expectile, self.temperature = expectile, temperature
+        self.max_advantage = math.inf if max_advantage is None else max_advantage
+        self.max_weight = math.inf if max_weight is None else max_weight
+        self.tau, self.td_loss = tau, TD_LOSSES[td_loss]
+
+        shapes, ac_dim = spec.obs_shapes, spec.ac_dim
+        self.actor = MLPActor(shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
+        start_small(self.actor.decoder, init_last_layer)
+        self.critic = Critics(num_critics, shapes, ac_dim, critic_layer_dims, None, encoder)
+        self.critic_target = Target(self.critic)
+        self.value = Value(shapes, critic_layer_dims, encoder)
+        for name in ("actor", "critic", "critic_target", "value"):
+            self.nets[name] = getattr(self, name)
+        self.nets.to(device)
+
+        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps)
+        self.optimizers["actor"] = adam(
+            self.actor.parameters(),
+            lr=actor_lr,
+            schedule=actor_lr_schedule,
+            l2_regularization=actor_l2_regularization,
+            max_grad_norm=actor_max_grad_norm,
+        )
+        adam = partial(adam, max_grad_norm=critic_max_grad_norm)
+        for i, critic in enumerate(self.critic, start=1):
+            self.optimizers[f"critic{i}"] = adam(
+                critic.parameters(),
+                lr=critic_lr,
+                schedule=critic_lr_schedule,
+                l2_regularization=critic_l2_regularization,
+            )
+        self.optimizers["value"] = adam(
+            self.value.parameters(),
+            lr=value_lr,
+            schedule=value_lr_schedule,
+            l2_regularization=value_l2_regularization,
+        )
+
+    def process_batch_for_training(self, batch: Batch) -> Batch:
+        """Windows (B, T, ...) -> transitions, as `rmexp.algo.transitions.transitions` says."""
+        return self.transitions(batch)
+
+    def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
+        """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
+        draws = None if validate else self.draws["train"]
+        obs = self.encoder.augment(batch["obs"], draws)
+        next_obs = self.encoder.augment(batch["next_obs"], draws)
+        actions = batch["actions"]
+
+        with torch.no_grad():
+            q = self.critic_target(obs, actions).amin(0)
+            q_target = batch["rewards"] + batch["bootstrap"] * self.value(next_obs)
+
+        value = self.value(obs)
+        advantage = q - value
+        expectile_weight = torch.where(advantage < 0, 1.0 - self.expectile, self.expectile)
+        losses = {"value": (expectile_weight * advantage.square()).mean()}
+
+        weight = self._weight(advantage.detach())
+        log_prob = self.head.log_prob(self.actor(obs), actions)
+        losses["actor"] = -(weight * log_prob).mean()
+
+        for i, critic in enumerate(self.critic, start=1):
+            losses[f"critic{i}"] = self.td_loss(critic(obs, actions), q_target)
+
+        info = {"loss": torch.stack([*losses.values()]).sum()}
+        info |= {f"{name}_loss": loss for name, loss in losses.items()}
+        if not validate:
+            for name, loss in losses.items():
+                info[f"{name}_grad_norm"] = self.optimizers[name].step(loss)
+            polyak_update(self.critic, self.critic_target, self.tau)
+        info |= {"q": q.mean(), "value": value.mean(), "log_likelihood": log_prob.mean()}
+        return info | {"advantage": advantage.mean(), "advantage_weight": weight.mean()}
+
+    def _weight(self, advantage: Tensor) -> Tensor:
+        """(B,) -> (B,), of each action's likelihood in the actor's loss."""
+        weight = torch.exp(advantage.clamp(max=self.max_advantage) / self.temperature)
+        return weight.clamp(max=self.max_weight)
+
+    def get_action(
+        self,
+        obs_dict: Mapping[str, Tensor],
+        goal_dict: Mapping[str, Tensor] | None = None,
+        *,
+        draws: Draws | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> Tensor:
+        return self.head.act(self.actor(obs_dict), draws or self.draws["act"])
+
+    def reset(self, envs: Sequence[int] | None = None) -> None:
+        """Nothing is carried from step to step."""

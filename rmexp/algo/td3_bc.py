@@ -1,0 +1,148 @@
+"""TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860): TD3 whose actor also stays near the data.
+
+The actor maximises lambda Q(s, pi(s)) - (pi(s) - a)^2 with lambda = alpha / mean |Q|. Actor and
+targets move at every `actor_update_every`-th step, counted on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmexp.algo.base import Algo, Batch, Spec
+from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.transitions import Transitions
+from rmexp.draws import Draws
+from rmexp.nets.actors import MLPActor
+from rmexp.nets.critics import TD_LOSSES, Critics, mixed_value
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.targets import Target, polyak_update
+
+
+class TD3BC(Algo):
+    """A deterministic actor, several critics, and slowly moving targets of both."""
+
+    batch_keys = ("obs", "next_obs", "actions", "rewards", "dones", "pad_mask")
+
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        discount: float,
+        n_step: int,
+        infinite_horizon: bool,
+        tau: float,
+        actor_update_every: int,
+        target_noise_std: float,
+        target_noise_clip: float,
+        encoder: ImageEncoding,
+        actor_layer_dims: list[int],
+        critic_layer_dims: list[int],
+        num_critics: int,
+        min_weight: float,
+        value_bounds: list[float] | None,
+        td_loss: Literal["l2", "huber"],
+        optimizer: Literal["adam", "adamw"],
+        critic_lr: float,
+        critic_lr_schedule: Schedule,
+        critic_l2_regularization: float,
+        critic_max_grad_norm: float | None,
+        actor_lr: float,
+        actor_lr_schedule: Schedule,
+        actor_l2_regularization: float,
+        spec: Spec,
+        device: torch.device,
+    ) -> None:
+        super().__init__(spec, device)
+        self.transitions = Transitions(
+            spec, device, n_step=n_step, discount=discount, infinite_horizon=infinite_horizon
+        )
+        self.encoder = encoder
+        self.alpha = alpha
+        self.tau = tau
+        self.min_weight = min_weight
+        self.td_loss = TD_LOSSES[td_loss]
+        self.actor_update_every = actor_update_every
+        self.target_noise_std, self.target_noise_clip = target_noise_std, target_noise_clip
+        self.counters["critic_updates"] = 0
+
+        shapes, ac_dim = spec.obs_shapes, spec.ac_dim
+        self.critic = Critics(num_critics, shapes, ac_dim, critic_layer_dims, value_bounds, encoder)
+        self.actor = MLPActor(shapes, actor_layer_dims, {"action": ac_dim}, encoder)
+        self.critic_target, self.actor_target = Target(self.critic), Target(self.actor)
+        for name in ("critic", "critic_target", "actor", "actor_target"):
+            self.nets[name] = getattr(self, name)
+        self.nets.to(device)
+
+        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps)
+        critic_adam = partial(adam, lr=critic_lr, schedule=critic_lr_schedule)
+        actor_adam = partial(adam, lr=actor_lr, schedule=actor_lr_schedule)
+        for i, critic in enumerate(self.critic, start=1):
+            self.optimizers[f"critic{i}"] = critic_adam(
+                critic.parameters(),
+                l2_regularization=critic_l2_regularization,
+                max_grad_norm=critic_max_grad_norm,
+            )
+        self.optimizers["actor"] = actor_adam(
+            self.actor.parameters(), l2_regularization=actor_l2_regularization, max_grad_norm=None
+        )
+
+    def process_batch_for_training(self, batch: Batch) -> Batch:
+        """Windows (B, T, ...) -> transitions; see `rmexp.algo.transitions.Transitions`."""
+        return self.transitions(batch)
+
+    def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
+        """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
+        draws = self.draws["valid" if validate else "train"]
+        augmenting = None if validate else draws
+        obs = self.encoder.augment(batch["obs"], augmenting)
+        next_obs = self.encoder.augment(batch["next_obs"], augmenting)
+        actions = batch["actions"]
+        info: dict[str, Tensor] = {}
+
+        with torch.no_grad():
+            noise = self.target_noise_std * draws.randn(actions.shape)
+            noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
+            next_actions = torch.tanh(self.actor_target(next_obs)["action"]) + noise
+            next_q = self.critic_target(next_obs, next_actions.clamp(-1.0, 1.0))
+            next_value = mixed_value(next_q, self.min_weight)
+            q_target = batch["rewards"] + batch["bootstrap"] * next_value
+
+        for i, critic in enumerate(self.critic, start=1):
+            info[f"critic{i}_loss"] = loss = self.td_loss(critic(obs, actions), q_target)
+            if not validate:
+                info[f"critic{i}_grad_norm"] = self.optimizers[f"critic{i}"].step(loss)
+        total = torch.stack([info[f"critic{i + 1}_loss"] for i in range(len(self.critic))]).sum()
+
+        self.counters["critic_updates"] += not validate
+        due = not validate and self.counters["critic_updates"] % self.actor_update_every == 0
+        with torch.set_grad_enabled(due):
+            predicted = torch.tanh(self.actor(obs)["action"])
+            q = self.critic[0](obs, predicted)
+            scale = self.alpha / q.detach().abs().mean()
+            actor_loss = -scale * q.mean() + F.mse_loss(predicted, actions)
+
+        if due:
+            info["actor_grad_norm"] = self.optimizers["actor"].step(actor_loss)
+            polyak_update(self.critic, self.critic_target, self.tau)
+            polyak_update(self.actor, self.actor_target, self.tau)
+        parts = {"actor_loss": actor_loss, **info, "q_target": q_target.mean()}
+        return {"loss": total + actor_loss, **parts}
+
+    def get_action(
+        self,
+        obs_dict: Mapping[str, Tensor],
+        goal_dict: Mapping[str, Tensor] | None = None,
+        *,
+        draws: Draws | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> Tensor:
+        return torch.tanh(self.actor(obs_dict)["action"].double()).float()
+
+    def reset(self, envs: Sequence[int] | None = None) -> None:
+        """Nothing is carried from step to step."""

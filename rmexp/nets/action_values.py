@@ -1,0 +1,120 @@
+"""What a critic says of an action: its expected return, or the distribution of the return.
+
+Both hold numbers and make critics of their kind; an algorithm that is given one backs up and fits
+either in the same lines.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rmexp.nets.critics import (
+    TD_LOSSES,
+    Critics,
+    DistributionalCritic,
+    mixed_value,
+    project,
+)
+from rmexp.nets.encoders import ImageEncoding
+
+Obs = Mapping[str, Tensor]
+Shapes = Mapping[str, Sequence[int]]
+
+
+class ActionValue(ABC):
+    """Legend: N proposed actions a state, K atoms; targets are (B,) or (B, K)."""
+
+    @abstractmethod
+    def critics(self, obs_shapes: Shapes, ac_dim: int, encoder: ImageEncoding) -> nn.ModuleList:
+        """New critics; called with observations and actions, each gives expected returns."""
+
+    @abstractmethod
+    def backup(
+        self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
+    ) -> Tensor:
+        """rewards + bootstrap * the value of the best of `actions` (N, B, A) in `obs`."""
+
+    @abstractmethod
+    def loss(self, critic: nn.Module, obs: Obs, actions: Tensor, target: Tensor) -> Tensor:
+        """How far one critic is from the target, 0-d."""
+
+    @abstractmethod
+    def metrics(self, target: Tensor) -> dict[str, Tensor]:
+        """What is worth logging of a target, 0-d."""
+
+
+class Expected(ActionValue):
+    """Several critics, of which the target mixes the least and the greatest."""
+
+    def __init__(
+        self,
+        *,
+        num_critics: int,
+        min_weight: float,
+        layer_dims: list[int],
+        value_bounds: list[float] | None,
+        td_loss: Literal["l2", "huber"],
+    ) -> None:
+        self.num_critics = num_critics
+        self.min_weight = min_weight
+        self.layer_dims = layer_dims
+        self.value_bounds = value_bounds
+        self.td_loss = TD_LOSSES[td_loss]
+
+    def critics(self, obs_shapes: Shapes, ac_dim: int, encoder: ImageEncoding) -> nn.ModuleList:
+        settings = (self.layer_dims, self.value_bounds, encoder)
+        return Critics(self.num_critics, obs_shapes, ac_dim, *settings)
+
+    def backup(
+        self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
+    ) -> Tensor:
+        values = mixed_value(critics(obs, actions), self.min_weight)
+        return rewards + bootstrap * values.amax(0)
+
+    def loss(self, critic: nn.Module, obs: Obs, actions: Tensor, target: Tensor) -> Tensor:
+        return self.td_loss(critic(obs, actions), target)
+
+    def metrics(self, target: Tensor) -> dict[str, Tensor]:
+        return {"q_target": target.mean()}
+
+
+class Categorical(ActionValue):
+    """One critic with a distribution over atoms (C51, Bellemare et al. 2017, arXiv 1707.06887)."""
+
+    def __init__(self, *, num_atoms: int, layer_dims: list[int], value_bounds: list[float]) -> None:
+        self.num_atoms = num_atoms
+        self.layer_dims = layer_dims
+        self.value_bounds = value_bounds
+
+    def critics(self, obs_shapes: Shapes, ac_dim: int, encoder: ImageEncoding) -> nn.ModuleList:
+        settings = (self.layer_dims, self.value_bounds, self.num_atoms, encoder)
+        return nn.ModuleList([DistributionalCritic(obs_shapes, ac_dim, *settings)])
+
+    def backup(
+        self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
+    ) -> Tensor:
+        critic = _distributional(critics[0])
+        probs = critic.logits(obs, actions).softmax(-1)  # (N, B, K)
+        best = (probs * critic.atoms).sum(-1).argmax(0)
+        moved = rewards.unsqueeze(-1) + bootstrap.unsqueeze(-1) * critic.atoms
+        return project(
+            moved, probs[best, torch.arange(len(best), device=best.device)], critic.atoms
+        )
+
+    def loss(self, critic: nn.Module, obs: Obs, actions: Tensor, target: Tensor) -> Tensor:
+        log_probs = F.log_softmax(_distributional(critic).logits(obs, actions), dim=-1)
+        return F.kl_div(log_probs, target, reduction="batchmean")
+
+    def metrics(self, target: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+def _distributional(critic: nn.Module) -> DistributionalCritic:
+    assert isinstance(critic, DistributionalCritic)
+    return critic

@@ -1,0 +1,135 @@
+"""Models of the data's actions that propose several actions for a state, as BCQ needs them.
+
+They are made by their configuration node but for what only the run knows: observations, the size
+of an action and how images are encoded.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from rmexp.draws import Draws
+from rmexp.nets.actors import MLPActor
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.heads import GMM
+from rmexp.nets.priors import Prior
+from rmexp.nets.vae import VAE
+
+Obs = Mapping[str, Tensor]
+Shapes = Mapping[str, Sequence[int]]
+
+
+class ActionSampler(nn.Module, ABC):
+    """p(a | s), learned from data."""
+
+    @abstractmethod
+    def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
+        """obs {k: (B, D_k)}, actions (B, A) -> `loss`, which is descended, and its parts, 0-d."""
+
+    @abstractmethod
+    def flat_samples(self, obs: Obs, times: int, draws: Draws) -> Tensor:
+        """obs {k: (B, D_k)} -> (B * times, A): `times` actions for each state in turn."""
+
+    def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
+        """obs {k: (B, D_k)} -> (times, B, A)."""
+        return self.flat_samples(obs, times, draws).unflatten(0, (-1, times)).transpose(0, 1)
+
+
+class VAESampler(ActionSampler):
+    """A conditional variational autoencoder."""
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        latent_clip: float | None,
+        kl_weight: float,
+        sum_reconstruction: bool,
+        encoder_layer_dims: list[int],
+        decoder_layer_dims: list[int],
+        prior: Prior,
+        obs_shapes: Shapes,
+        ac_dim: int,
+        encoder: ImageEncoding,
+    ) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+        self.vae = VAE(
+            input_shapes={"action": (ac_dim,)},
+            output_dims={"action": ac_dim},
+            condition_shapes=obs_shapes,
+            goal_shapes={},
+            encoding=encoder,
+            encoder_layer_dims=encoder_layer_dims,
+            decoder_layer_dims=decoder_layer_dims,
+            latent_dim=latent_dim,
+            latent_clip=latent_clip,
+            prior=prior,
+            squash=True,
+            sum_reconstruction=sum_reconstruction,
+        )
+
+    def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
+        x = {"action": actions}
+        parts = self.vae.losses(x, x, obs, None, draws, epoch)
+        return {"loss": parts["reconstruction_loss"] + self.kl_weight * parts["kl_loss"], **parts}
+
+    def flat_samples(self, obs: Obs, times: int, draws: Draws) -> Tensor:
+        return self.vae.sample(repeated(obs, times), None, draws)["action"]
+
+
+class GMMSampler(ActionSampler):
+    """A mixture of Gaussians; with `low_noise_eval` of its head, samples are means of modes."""
+
+    def __init__(
+        self,
+        *,
+        actor_layer_dims: list[int],
+        head: GMM,
+        obs_shapes: Shapes,
+        ac_dim: int,
+        encoder: ImageEncoding,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.actor = MLPActor(obs_shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
+
+    def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
+        return self.head.losses(self.actor(obs), actions)
+
+    def flat_samples(self, obs: Obs, times: int, draws: Draws) -> Tensor:
+        return self.head.act(repeated(self.actor(obs), times), draws)
+
+
+class RepeatedDraws:
+    """For rows that are each repeated `times` times: a row's repetitions share its generator."""
+
+    def __init__(self, draws: Draws, times: int) -> None:
+        self.draws = draws
+        self.times = times
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        return self.draws.randn(self._rows(shape)).flatten(0, 1)
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        return self.draws.rand(self._rows(shape)).flatten(0, 1)
+
+    def exponential(self, shape: Sequence[int]) -> Tensor:
+        return self.draws.exponential(self._rows(shape)).flatten(0, 1)
+
+    def uniform(self, low: float, high: float, shape: Sequence[int]) -> Tensor:
+        return self.draws.uniform(low, high, self._rows(shape)).flatten(0, 1)
+
+    def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
+        return self.draws.randint(low, high, self._rows(shape)).flatten(0, 1)
+
+    def _rows(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (shape[0] // self.times, self.times, *shape[1:])
+
+
+def repeated(tensors: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
+    """{k: (B, ...)} -> {k: (B * times, ...)}, each row `times` times in turn."""
+    return {key: value.repeat_interleave(times, dim=0) for key, value in tensors.items()}

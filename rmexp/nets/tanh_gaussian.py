@@ -1,0 +1,57 @@
+"""A Gaussian squashed by tanh: the stochastic actor of SAC (Haarnoja et al. 2018, 1812.05905).
+
+Its samples are functions of the network and of the noise, so that a critic's gradient reaches the
+actor through them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rmexp.draws import Draws
+from rmexp.nets.heads import MAX_STD, MEAN_LIMIT, Density, Outputs, normal_log_prob
+
+EPSILON = 1e-6
+
+
+class TanhGaussian(Density):
+    """tanh of a diagonal Gaussian; the network gives its mean and the logarithm of its std.
+
+    With `low_noise_eval` it acts with the tanh of the mean.
+    """
+
+    def __init__(self, *, min_std: float, low_noise_eval: bool) -> None:
+        self.min_std = min_std
+        self.low_noise_eval = low_noise_eval
+
+    def output_dims(self, ac_dim: int) -> dict[str, int]:
+        return {"mean": ac_dim, "scale": ac_dim}
+
+    def draw(self, outputs: Outputs, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """outputs {name: (B, A)}, standard normal noise (B, A) or (N, B, A) -> actions, log p.
+
+        The log-probabilities are (B,) or (N, B); both can be differentiated.
+        """
+        mean, std = self._mean_and_std(outputs)
+        raw = mean + std * noise
+        actions = torch.tanh(raw)
+        return actions, _log_prob(actions, raw, mean, std)
+
+    def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
+        up, down = (1.0 + actions).clamp(min=EPSILON), (1.0 - actions).clamp(min=EPSILON)
+        return _log_prob(actions, 0.5 * torch.log(up / down), *self._mean_and_std(outputs))
+
+    def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
+        mean, std = self._mean_and_std(outputs)
+        return torch.tanh(mean if self.low_noise_eval else mean + std * draws.randn(mean.shape))
+
+    def _mean_and_std(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)
+        return mean, outputs["scale"].exp().clamp(self.min_std, MAX_STD)
+
+
+def _log_prob(actions: Tensor, raw: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The density of actions = tanh(raw): that of `raw`, divided by the slope of tanh there."""
+    slope = 1.0 - actions * actions + EPSILON
+    return (normal_log_prob(raw, mean, std) - slope.log()).sum(-1)

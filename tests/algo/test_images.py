@@ -1,0 +1,203 @@
+"""Every algorithm takes images in: it trains on them, validates without a trace, and acts.
+
+One test over all of `conf/algo`, and the real cameras of robomimic's own file.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rmexp import build
+from rmexp.algo.base import Algo, Spec
+from rmexp.config import config_dir, register
+from rmexp.nets.encoders import Camera
+from rmexp.policy import Policy
+from tests.command_line import run_here, status
+from tests.conftest import SHARED
+
+CAMERAS = ["agentview_image", "robot0_eye_in_hand_image"]
+LIFT_IMAGES = SHARED / "data/real/robomimic/robomimic_v0.1_test_lift_ph_image.hdf5.gz"
+B, A, H, W = 3, 7, 20, 22
+ALGOS = [
+    file.stem
+    for file in sorted((config_dir() / "algo").glob("*.yaml"))
+    if "encoder: " in file.read_text()
+]
+SMALL = {
+    "encoder.width": 16,
+    "encoder.crop": [18, 19],
+    "encoder.feature_dim": 5,
+    "backbone.down_dims": [16, 32],
+    "backbone.num_layers": 1,
+    "noise_schedule.num_inference_steps": 3,
+    "feedforward_dim": 48,
+    "hidden_dim": 48,
+    "num_layers": 1,
+    "num_samples": 3,
+}
+"""Sizes that make a network small; each is set where an algorithm has it."""
+
+
+def test_none_was_overlooked() -> None:
+    assert {"bc", "bc_gaussian", "bc_gmm"} <= set(ALGOS)
+
+
+def composed(name: str) -> DictConfig:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        chosen = ["dataset=hdf5", "dataset.path=none", "rollout=none", "logging=none"]
+        config = compose("config", overrides=[f"algo={name}", *chosen])
+    with open_dict(config):
+        config.name = name
+    for key, value in SMALL.items():
+        if OmegaConf.select(config.algo, key) is not None:
+            OmegaConf.update(config.algo, key, value)
+    return config
+
+
+def built(name: str) -> Algo:
+    config = composed(name)
+    shapes = {"side": (3, H, W), "hand": (3, H, W), "pose": (5,)}
+    spec = Spec(
+        obs_shapes=shapes,
+        goal_shapes=shapes if config.dataset.goal_mode else {},
+        ac_dim=A,
+        frame_stack=config.dataset.frame_stack,
+        seq_length=config.dataset.seq_length,
+        total_steps=10,
+        seed=0,
+    )
+    return build.algo(config, spec, torch.device("cpu"))
+
+
+def observations(*lead: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    shape = (*lead, H, W, 3)
+    obs = {key: torch.randint(0, 256, shape, generator=g).byte() for key in ("side", "hand")}
+    return {**obs, "pose": torch.randn(*lead, 5, generator=g)}
+
+
+def window(algo: Algo) -> dict[str, Any]:
+    """A batch as a loader hands it out."""
+    time = algo.spec.frame_stack - 1 + algo.spec.seq_length
+    g = torch.Generator().manual_seed(0)
+    batch = {
+        "obs": observations(B, time, seed=1),
+        "next_obs": observations(B, time, seed=2),
+        "goal_obs": observations(B, seed=3),
+        "actions": torch.rand(B, time, A, generator=g) * 2 - 1,
+        "rewards": torch.rand(B, time, generator=g),
+        "dones": torch.zeros(B, time),
+        "pad_mask": torch.ones(B, time, 1, dtype=torch.bool),
+        "index": torch.arange(B),
+    }
+    return {key: batch[key] for key in algo.batch_keys}
+
+
+def step(algo: Algo, validate: bool) -> dict[str, torch.Tensor]:
+    algo.set_eval() if validate else algo.set_train()
+    with torch.set_grad_enabled(not validate):
+        batch = algo.process_batch_for_training(window(algo))
+        batch = algo.postprocess_batch_for_training(batch)
+        return algo.train_on_batch(batch, epoch=1, validate=validate)
+
+
+@pytest.mark.parametrize("name", ALGOS)
+def test_every_algorithm_takes_images_in(name: str) -> None:
+    algo = built(name)
+    cameras = [module for module in algo.nets.modules() if isinstance(module, Camera)]
+    assert cameras
+    seen: set[torch.Size] = set()
+    for camera in cameras:
+        camera.register_forward_pre_hook(lambda _, images: seen.add(images[0].shape[2:]))
+
+    before = copy.deepcopy(algo.serialize())
+    assert torch.isfinite(step(algo, validate=True)["loss"])
+    assert seen == {(H, W)}  # of which each camera takes the centre
+    after = algo.serialize()
+    for key, value in before["nets"].items():
+        assert torch.equal(after["nets"][key], value), key
+    train = before["draws"]["train"]["generator"]
+    assert torch.equal(after["draws"]["train"]["generator"], train)
+
+    seen.clear()
+    assert torch.isfinite(step(algo, validate=False)["loss"])
+    algo.on_gradient_step()
+    assert seen == {(18, 19)}, "images were not augmented before the networks saw them"
+    assert not torch.equal(algo.serialize()["draws"]["train"]["generator"], train)
+    assert any(p.grad is not None and p.grad.any() for c in cameras for p in c.parameters())
+
+    policy = Policy(algo, None, None)
+    for env in range(2):
+        policy.reset(env, seed=env)
+    actions = policy.act({k: v.numpy() for k, v in observations(2, seed=4).items()}, [0, 1])
+    assert actions.shape == (2, A)
+    assert np.isfinite(actions).all()
+
+
+@pytest.fixture(scope="module")
+def lift_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not LIFT_IMAGES.exists():
+        pytest.skip(f"{LIFT_IMAGES.name} is not there")
+    path = tmp_path_factory.mktemp("images") / "lift_image.hdf5"
+    with gzip.open(LIFT_IMAGES) as packed, path.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
+    return path
+
+
+@pytest.mark.slow
+def test_two_real_cameras_train_and_their_checkpoint_acts(
+    lift_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    outcome = run_here(
+        [
+            "algo=bc",
+            "dataset=hdf5",
+            f"dataset.path={lift_images}",
+            f"dataset.obs_keys=[{','.join(CAMERAS)},robot0_eef_pos]",
+            "rollout=none",
+            "logging=none",
+            "debug=smoke",
+            "algo.encoder.width=16",
+            "algo.lr=1e-3",
+            f"hydra.run.dir={run}",
+        ],
+        monkeypatch,
+        capfd,
+    )
+    assert outcome.code == 0, outcome.text
+    assert status(run)["state"] == "finished"
+
+    policy = Policy.load(run / "checkpoints" / "last.pt")
+    with h5py.File(lift_images) as file:
+        group = cast("h5py.Group", file["data/demo_0/obs"])
+        obs = {key: np.asarray(group[key])[:11] for key in policy.algo.spec.obs_shapes}
+
+    def act(rows: list[int]) -> np.ndarray[Any, Any]:
+        for row in rows:
+            policy.reset(row, seed=row)
+        return policy.act({key: value[rows] for key, value in obs.items()}, rows)
+
+    together = act(list(range(11)))
+    assert together.shape == (11, 7)
+    assert len(np.unique(together[:, 0])) > 5
+    for row in (10, 0, 4):  # bit for bit, whoever else asks
+        assert np.array_equal(act([row])[0], together[row])
+    assert np.array_equal(act([7, 3, 9]), together[[7, 3, 9]])

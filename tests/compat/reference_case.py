@@ -1,0 +1,191 @@
+"""One recorded case of the reference, driven through `rmexp.compat.robomimic` alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rmexp.algo.base import Algo
+from rmexp.compat.robomimic import (
+    algo_from_robomimic,
+    load_robomimic_nets,
+    replay_draws,
+    robomimic_nets,
+)
+
+LIFT = {
+    "object": (10,),
+    "robot0_eef_pos": (3,),
+    "robot0_eef_quat": (4,),
+    "robot0_gripper_qpos": (2,),
+}
+
+# What the reference did not write into its own record.
+MAX_GRAD_NORM = {"bc_mixed_loss_clip": 0.5}
+UNET = {"down_dims": [16, 24], "kernel_size": 3, "n_groups": 4, "diffusion_step_embed_dim": 16}
+
+METRICS = {
+    "Loss": "loss",
+    "L2_Loss": "l2_loss",
+    "L1_Loss": "l1_loss",
+    "Cosine_Loss": "cosine_loss",
+    "Log_Likelihood": "log_likelihood",
+    "KL_Loss": "kl_loss",
+    "Reconstruction_Loss": "reconstruction_loss",
+    "Encoder_Variance": "encoder_variance",
+    "Optimizer/policy0_lr": "optimizer/actor_lr",
+    "Optimizer/actor0_lr": "optimizer/actor_lr",
+    "Optimizer/critic00_lr": "optimizer/critic1_lr",
+    "Critic/Critic3_Loss": "critic3_loss",
+    "Critic/Critic1_Loss": "critic1_loss",
+    "Critic/Critic2_Loss": "critic2_loss",
+    "Critic/Q_Targets": "q_target",
+    "Critic/CQL_Weight": "cql_weight",
+    "Critic/CQL_Weight_Loss": "cql_weight_loss",
+    "Entropy_Weight": "entropy_weight",
+    "Entropy_Weight_Loss": "entropy_weight_loss",
+    "Actor/Loss": "actor_loss",
+    "Action_Sampler/Loss": "action_sampler_loss",
+    "Action_Sampler/KL_Loss": "kl_loss",
+    "Action_Sampler/Reconsruction_Loss": "reconstruction_loss",
+    "actor/loss": "actor_loss",
+    "actor/log_prob": "log_likelihood",
+    "critic/critic1_loss": "critic1_loss",
+    "vf/v_loss": "value_loss",
+    "vf/v_pred/mean": "value",
+    "vf/q_pred/mean": "q",
+    "adv/adv/mean": "advantage",
+    "adv/adv_weight/mean": "advantage_weight",
+}
+
+
+class ReferenceCase:
+    """`algo_<name>.json` and `.npz`: configuration, batch, draws, what was logged, weights.
+
+    `last` are the weights after the last step; in `algo_*` files `init/` holds them by mistake.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.record: dict[str, Any] = json.loads((folder / f"algo_{name}.json").read_text())
+        self.arrays = np.load(folder / f"algo_{name}.npz")
+        self.last = {
+            key.removeprefix("init/"): self.arrays[key]
+            for key in self.arrays.files
+            if key.startswith("init/")
+        }
+        self.algo = self.build()
+        self.fresh = copy.deepcopy(self.algo.serialize())
+
+    def build(self) -> Algo:
+        config, train = dict(self.record["algo_config"]), dict(self.record["train"])
+        if "unet" in config:
+            config["unet"] = {**config["unet"], **UNET}
+        if self.name in MAX_GRAD_NORM:
+            train["max_grad_norm"] = MAX_GRAD_NORM[self.name]
+        kind = "bc" if self.name.startswith("bc_") else self.name
+        return algo_from_robomimic(kind, config, LIFT, 7, train)
+
+    def batch(self) -> dict[str, Any]:
+        return batch_of(self.arrays)
+
+    def draws(self, step: str) -> list[tuple[str, Any]]:
+        keys = sorted(key for key in self.arrays.files if key.startswith(f"noise/{step}/"))
+        return [(key.rpartition("/")[2], self.arrays[key]) for key in keys]
+
+    def train(self, weights: dict[str, np.ndarray]) -> list[dict[str, float]]:
+        """The recorded steps from `weights`: what is logged at each."""
+        self.algo.deserialize(copy.deepcopy(self.fresh), load_optimizers=True)
+        load_robomimic_nets(self.algo, weights)
+        self.algo.set_train()
+        return [self.step(f"step{i}") for i in range(len(self.record["log_info"]))]
+
+    def step(self, name: str, *, validate: bool = False) -> dict[str, float]:
+        with replay_draws(self.algo, self.draws(name)):
+            batch = self.algo.process_batch_for_training(self.batch())
+            batch = self.algo.postprocess_batch_for_training(batch)
+            info = self.algo.train_on_batch(batch, epoch=1, validate=validate)
+        if not validate:
+            self.algo.on_gradient_step()
+        logged = self.algo.log_info(info)
+        return {k: float(torch.as_tensor(v).detach()) for k, v in logged.items()}
+
+    def errors(self) -> dict[str, np.ndarray]:
+        """What is missing to the recorded last weights, by the reference's names."""
+        now = robomimic_nets(self.algo)
+        assert set(now) == set(self.last)
+        return {key: value - now[key] for key, value in self.last.items()}
+
+    def start(self, rounds: int = 40) -> dict[str, np.ndarray]:
+        """The weights from which our steps end at the recorded ones, as a fixed point.
+
+        Target networks start as copies and hardly move, so it is they that tell where their
+        sources started; multipliers start at 1. Where a weight swings between two values, because
+        its gradient changes sign between them, its step is halved each time
+        from the 20th round on.
+        """
+        weights = {key: value.astype(np.float64) for key, value in self.last.items()}
+        weights |= {key: np.zeros(1) for key in weights if key.startswith("log_")}
+        share = {key: np.ones(value.shape) for key, value in self.last.items()}
+        before = {key: np.zeros(value.shape) for key, value in self.last.items()}
+        for i in range(rounds):
+            self.train(_single(weights))
+            errors = self.errors()
+            if max(float(abs(error).max()) for error in errors.values()) < 5e-8:
+                break
+            for key in (key for key in weights if "_target." not in key):
+                target = _target(key, errors)
+                error = errors[target]
+                swings = i >= 20 and (error * before[key] < 0) & (abs(error) > 1e-5)
+                share[key] *= np.where(swings, 0.5, 1.0)
+                before[key] = error
+                if not key.startswith("log_"):
+                    weights[key] += share[key] * error
+                    weights[target] = weights[key].copy()
+        return _single(weights)
+
+
+def batch_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What lies under `batch/`."""
+    batch: dict[str, Any] = {}
+    for key in arrays:
+        if key.startswith("batch/"):
+            place, _, name = key.removeprefix("batch/").partition("/")
+            value = torch.from_numpy(arrays[key])
+            if name:
+                batch.setdefault(place, {})[name] = value
+            else:
+                batch[place] = value
+    return batch
+
+
+def _single(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: value.astype(np.float32) for key, value in weights.items()}
+
+
+def _target(key: str, known: Mapping[str, Any]) -> str:
+    """The same weight of the target network, or its own name if there is none."""
+    net, _, rest = key.partition(".")
+    target = f"{net}_target.{rest}"
+    return target if target in known else key
+
+
+def largest_difference(
+    ours: dict[str, float], theirs: dict[str, float], but: tuple[str, ...] = ()
+) -> tuple[float, int]:
+    """Of the metrics that both report: the largest relative difference, and how many they are."""
+    compared = {
+        name: ours[METRICS[name]]
+        for name in theirs
+        if name in METRICS and METRICS[name] in ours and name not in but
+    }
+    differences = [
+        abs(value - theirs[name]) / max(abs(theirs[name]), 1e-6) for name, value in compared.items()
+    ]
+    return max(differences), len(differences)
