@@ -8,14 +8,13 @@ mixture, expected or distributional values.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.optim import Schedule, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.action_values import ActionValue
@@ -80,28 +79,15 @@ class BCQ(Algo):
             self.nets["actor"], self.nets["actor_target"] = self.actor, self.actor_target
         self.nets.to(device)
 
-        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps, max_grad_norm=None)
-        self.optimizers["action_sampler"] = adam(
-            self.action_sampler.parameters(),
-            lr=action_sampler_lr,
-            schedule=action_sampler_lr_schedule,
-            l2_regularization=action_sampler_l2_regularization,
-        )
+        make = maker(optimizer, spec.total_steps)
+        sampler = (action_sampler_lr, action_sampler_lr_schedule, action_sampler_l2_regularization)
+        critics = (critic_lr, critic_lr_schedule, critic_l2_regularization, critic_max_grad_norm)
+        self.optimizers["action_sampler"] = make(self.action_sampler, *sampler, None)
         for i, net in enumerate(self.critic, start=1):
-            self.optimizers[f"critic{i}"] = adam(
-                net.parameters(),
-                lr=critic_lr,
-                schedule=critic_lr_schedule,
-                l2_regularization=critic_l2_regularization,
-                max_grad_norm=critic_max_grad_norm,
-            )
+            self.optimizers[f"critic{i}"] = make(net, *critics)
         if self.actor is not None:
-            self.optimizers["actor"] = adam(
-                self.actor.parameters(),
-                lr=actor_lr,
-                schedule=actor_lr_schedule,
-                l2_regularization=actor_l2_regularization,
-            )
+            actor = (actor_lr, actor_lr_schedule, actor_l2_regularization, None)
+            self.optimizers["actor"] = make(self.actor, *actor)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """Windows (B, T, ...) -> transitions; see `rmexp.algo.transitions.Transitions`."""

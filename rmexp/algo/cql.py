@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import MultiStep, Optimizer, Schedule
+from rmexp.algo.optim import MultiStep, Schedule, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
@@ -90,32 +89,19 @@ class CQL(Algo):
             self.nets[name] = getattr(self, name)
         self.nets.to(device)
 
-        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps)
-        self.optimizers["actor"] = adam(
-            self.actor.parameters(),
-            lr=actor_lr,
-            schedule=actor_lr_schedule,
-            l2_regularization=actor_l2_regularization,
-            max_grad_norm=actor_max_grad_norm,
-        )
-        for i, critic in enumerate(self.critic, start=1):
-            self.optimizers[f"critic{i}"] = adam(
-                critic.parameters(),
-                lr=critic_lr,
-                schedule=critic_lr_schedule,
-                l2_regularization=critic_l2_regularization,
-                max_grad_norm=critic_max_grad_norm,
-            )
-        dual = partial(
-            adam,
-            schedule=MultiStep(epochs=[], decay_factor=1.0),
-            l2_regularization=0.0,
-            max_grad_norm=None,
-        )
+        make = maker(optimizer, spec.total_steps)
+        actor = (actor_lr, actor_lr_schedule, actor_l2_regularization, actor_max_grad_norm)
+        critic = (critic_lr, critic_lr_schedule, critic_l2_regularization, critic_max_grad_norm)
+        constant = MultiStep(epochs=[], decay_factor=1.0)
+        self.optimizers["actor"] = make(self.actor, *actor)
+        for i, net in enumerate(self.critic, start=1):
+            self.optimizers[f"critic{i}"] = make(net, *critic)
         if target_entropy is not None:
-            self.optimizers["entropy_weight"] = dual(self.entropy_weight.parameters(), lr=actor_lr)
+            self.optimizers["entropy_weight"] = make(
+                self.entropy_weight, actor_lr, constant, 0.0, None
+            )
         if target_q_gap is not None:
-            self.optimizers["cql_weight"] = dual(self.cql_weight.parameters(), lr=critic_lr)
+            self.optimizers["cql_weight"] = make(self.cql_weight, critic_lr, constant, 0.0, None)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """Windows (B, T, ...) -> transitions; see `rmexp.algo.transitions.Transitions`."""

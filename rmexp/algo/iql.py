@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.optim import Schedule, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
@@ -79,28 +78,14 @@ class IQL(Algo):
             self.nets[name] = getattr(self, name)
         self.nets.to(device)
 
-        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps)
-        self.optimizers["actor"] = adam(
-            self.actor.parameters(),
-            lr=actor_lr,
-            schedule=actor_lr_schedule,
-            l2_regularization=actor_l2_regularization,
-            max_grad_norm=actor_max_grad_norm,
-        )
-        adam = partial(adam, max_grad_norm=critic_max_grad_norm)
-        for i, critic in enumerate(self.critic, start=1):
-            self.optimizers[f"critic{i}"] = adam(
-                critic.parameters(),
-                lr=critic_lr,
-                schedule=critic_lr_schedule,
-                l2_regularization=critic_l2_regularization,
-            )
-        self.optimizers["value"] = adam(
-            self.value.parameters(),
-            lr=value_lr,
-            schedule=value_lr_schedule,
-            l2_regularization=value_l2_regularization,
-        )
+        make = maker(optimizer, spec.total_steps)
+        actor = (actor_lr, actor_lr_schedule, actor_l2_regularization, actor_max_grad_norm)
+        critic = (critic_lr, critic_lr_schedule, critic_l2_regularization, critic_max_grad_norm)
+        value = (value_lr, value_lr_schedule, value_l2_regularization, critic_max_grad_norm)
+        self.optimizers["actor"] = make(self.actor, *actor)
+        for i, net in enumerate(self.critic, start=1):
+            self.optimizers[f"critic{i}"] = make(net, *critic)
+        self.optimizers["value"] = make(self.value, *value)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """Windows (B, T, ...) -> transitions, as `rmexp.algo.transitions.transitions` says."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -156,3 +156,29 @@ class Optimizer:
         self.torch.load_state_dict(state["torch"])
         self.epochs, self.steps = state["epochs"], state["steps"]
         self._reschedule()
+
+
+Maker = Callable[[nn.Module, float, Schedule, float, float | None], Optimizer]
+
+
+def maker(name: Literal["adam", "adamw"], total_steps: int) -> Maker:
+    """For several networks: make(net, lr, schedule, l2_regularization, max_grad_norm)."""
+
+    def make(
+        net: nn.Module,
+        lr: float,
+        schedule: Schedule,
+        l2_regularization: float,
+        max_grad_norm: float | None,
+    ) -> Optimizer:
+        return Optimizer(
+            net.parameters(),
+            name=name,
+            lr=lr,
+            l2_regularization=l2_regularization,
+            max_grad_norm=max_grad_norm,
+            schedule=schedule,
+            total_steps=total_steps,
+        )
+
+    return make

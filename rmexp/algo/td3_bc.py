@@ -7,7 +7,6 @@ targets move at every `actor_update_every`-th step, counted on the host.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.optim import Schedule, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
@@ -79,18 +78,12 @@ class TD3BC(Algo):
             self.nets[name] = getattr(self, name)
         self.nets.to(device)
 
-        adam = partial(Optimizer, name=optimizer, total_steps=spec.total_steps)
-        critic_adam = partial(adam, lr=critic_lr, schedule=critic_lr_schedule)
-        actor_adam = partial(adam, lr=actor_lr, schedule=actor_lr_schedule)
-        for i, critic in enumerate(self.critic, start=1):
-            self.optimizers[f"critic{i}"] = critic_adam(
-                critic.parameters(),
-                l2_regularization=critic_l2_regularization,
-                max_grad_norm=critic_max_grad_norm,
-            )
-        self.optimizers["actor"] = actor_adam(
-            self.actor.parameters(), l2_regularization=actor_l2_regularization, max_grad_norm=None
-        )
+        make = maker(optimizer, spec.total_steps)
+        critic = (critic_lr, critic_lr_schedule, critic_l2_regularization, critic_max_grad_norm)
+        actor = (actor_lr, actor_lr_schedule, actor_l2_regularization, None)
+        for i, net in enumerate(self.critic, start=1):
+            self.optimizers[f"critic{i}"] = make(net, *critic)
+        self.optimizers["actor"] = make(self.actor, *actor)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """Windows (B, T, ...) -> transitions; see `rmexp.algo.transitions.Transitions`."""
