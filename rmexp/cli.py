@@ -49,6 +49,12 @@ def main() -> None:
         _exit(_explain(error), error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        _exit(
+            f"{error.filename or 'a file'}: {error.strerror or error}; "
+            "hydra.run.dir=DIR (hydra.sweep.dir=DIR for a sweep) puts the run elsewhere",
+            error,
+        )
     except Exception as error:  # a fault of ours or of a library: say so, keep the details
         _exit(f"{type(error).__name__}: {error}", error)
     _report_sweep()

@@ -7,14 +7,16 @@ starts, noise and rounding are the same, whatever the number of simulators.
 from __future__ import annotations
 
 import json
-import logging
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmexp.arguments import argument, run_command
 from rmexp.errors import ConfigError
+from rmexp.rollout.video import SUFFIXES
 
 if TYPE_CHECKING:
     from rmexp.policy import Policy
@@ -48,8 +50,9 @@ def evaluate(arguments: Arguments) -> None:
 
     from rmexp.policy import Policy
 
+    video, out = (_output(arguments, name) for name in ("video", "out"))
     torch.set_num_threads(arguments.num_threads)
-    path = Path(arguments.checkpoint)
+    path = Path(arguments.checkpoint).expanduser()
     if path.is_dir():
         path = path / "checkpoints" / "best.pt"
     policy = Policy.load(path, trust=arguments.trust, device=arguments.device)
@@ -59,19 +62,59 @@ def evaluate(arguments: Arguments) -> None:
     if count < 1:
         raise ConfigError(f"n={count}: at least 1 episode is needed")
     try:
-        result = rollouts.run(
-            policy, range(seed, seed + count), Path(arguments.video) if arguments.video else None
-        )
+        with _progress(rollouts.env_name, count) as progress:
+            result = rollouts.run(policy, range(seed, seed + count), video, progress=progress)
     finally:
         rollouts.close()
     _say(f"{path}")
     _say(f"{result.env_name}: success {result}, starts {seed} to {seed + count - 1}")
-    if arguments.out:
+    if result.video:
+        _say(f"video: {result.video}")
+    if out:
         content = {"metrics": result.metrics(), "episodes": [asdict(e) for e in result.episodes]}
-        Path(arguments.out).write_text(json.dumps(content, indent=2) + "\n")
-        _say(f"episodes: {arguments.out}")
-    if arguments.video:
-        _say(f"video: {arguments.video}")
+        try:
+            out.write_text(json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise _unwritable("out", out, error.strerror or str(error)) from error
+        _say(f"episodes: {out}")
+
+
+def _output(arguments: Arguments, name: str) -> Path | None:
+    """The file to write, with a directory for it: a typing error shall not cost the episodes."""
+    word: str | None = getattr(arguments, name)
+    if word is None:
+        return None
+    path = Path(word).expanduser()
+    if name == "video" and path.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"video={word}: only {' and '.join(SUFFIXES)} can be written; "
+            f"say video={path.with_suffix(SUFFIXES[0])}"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(name, path, error.strerror or str(error)) from error
+    if path.is_dir():
+        raise _unwritable(name, path, "it is a directory")
+    return path
+
+
+def _unwritable(name: str, path: Path, reason: str) -> ConfigError:
+    return ConfigError(f"{name}={path}: cannot be written ({reason}); choose another file")
+
+
+@contextmanager
+def _progress(env_name: str, count: int) -> Generator[Callable[[int, int], None]]:
+    """A live line on a terminal's stderr, gone when the block ends; nothing without a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (f"{env_name}: evaluating", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("episodes", total=count)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _rollouts(policy: Policy, arguments: Arguments) -> Rollouts:
@@ -98,5 +141,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     sys.exit(run_command(Arguments, evaluate, prog="python -m rmexp.evaluate"))

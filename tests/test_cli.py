@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ import torch
 
 from rmexp import checkpoint
 from rmexp.algo.bc import BC
-from tests.command_line import GOLDEN, TINY, Outcome, rows, run_here, status
+from tests.command_line import GOLDEN, TESTS, TINY, Outcome, rows, run_here, status
+
+sys.path.insert(0, str(TESTS / "loggers"))
+
+from wandb_file import WandbFile
 
 Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str, base: Sequence[str] = TINY) -> Outcome:
@@ -116,6 +119,24 @@ def test_a_sweep_survives_a_failing_job(run: Run, tmp_path: Path) -> None:
     assert "did you mean" in report
 
 
+def test_each_job_of_a_sweep_is_a_run_of_one_group(run: Run, tmp_path: Path) -> None:
+    base = [word for word in TINY if word != "logging=none"]
+    sweep = ["-m", "algo=bc,bc_gmm", "seed=1,2", "hydra.sweep.dir=sweep"]
+    outcome = run(*sweep, base=base)
+    assert outcome.code == 0, outcome.text
+    jobs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [job.name for job in jobs] == [
+        f"algo={algo},seed={seed}" for algo in ("bc", "bc_gmm") for seed in (1, 2)
+    ]
+    files = [WandbFile(next(job.glob("wandb/offline-run-*"))) for job in jobs]
+    assert len({file.run.run_id for file in files}) == 4
+    assert {file.run.run_group for file in files} == {"sweep"}
+    for job, file in zip(jobs, files, strict=True):
+        recorded = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
+        assert file.rows() == recorded
+        assert status(job)["state"] == "finished"
+
+
 def test_a_sweep_that_ran_is_skipped(run: Run, tmp_path: Path) -> None:
     sweep = ["-m", "seed=1,2", "hydra.sweep.dir=sweep", "loop.num_epochs=1"]
     assert run(*sweep).code == 0
@@ -171,7 +192,10 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "misspelt group": (lambda p: ["algos=bc"], ["algos", "did you mean 'algo'"]),
     "misspelt choice": (lambda p: ["algo=bcc"], ["algo/bcc", "bc_gmm"]),
     "forced unknown key": (lambda p: ["+algo.lrr=1"], ["algo.lrr", "did you mean 'lr'"]),
-    "misspelt key in an experiment": (lambda p: ["experiment=typo"], ["sed", "did you mean 'seed'"]),
+    "misspelt key in an experiment": (
+        lambda p: ["experiment=typo"],
+        ["sed", "did you mean 'seed'"],
+    ),
     "misspelt nested key in an experiment": (
         lambda p: ["experiment=nested_typo"],
         ["algo.lrr", "did you mean 'lr'"],
@@ -223,7 +247,10 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         lambda p: ["dataset.train_filter=trian"],
         ["trian", "train"],
     ),
-    "an unwritable run directory": (lambda p: [f"hydra.run.dir={blocked(p)}/run"], ["file/run"]),
+    "an unwritable run directory": (
+        lambda p: [f"hydra.run.dir={blocked(p)}/run"],
+        ["file/run", "hydra.run.dir=DIR"],
+    ),
     "nothing to resume": (lambda p: ["resume=nowhere"], ["resume=nowhere", "config.yaml"]),
 }
 

@@ -64,7 +64,9 @@ def test_every_combination_composes(algo: str) -> None:
     assert seen == len(COMBINATIONS) // len(choices("algo"))
 
 
-@pytest.mark.parametrize("group", ["experiment", "debug", "rollout", "algo/head", "algo/lr_schedule"])
+@pytest.mark.parametrize(
+    "group", ["experiment", "debug", "rollout", "algo/head", "algo/lr_schedule"]
+)
 def test_every_other_choice_composes(group: str) -> None:
     names = choices(group)
     assert names

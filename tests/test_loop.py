@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from rmexp.algo.base import Spec
+from rmexp.algo.bc import BC
+from rmexp.algo.optim import MultiStep
 from rmexp.errors import NonFiniteError
 from rmexp.loop import run_epoch
 from rmexp.metrics import EpochProgress
+from rmexp.nets.heads import Deterministic
 
 D, A = 5, 3
 
@@ -96,6 +100,41 @@ def test_a_torch_dataloader_feeds_the_loop() -> None:
     model = Foreign()
     run_epoch(model, loader, epoch=1)
     assert model.gradient_steps == 3
+
+
+def test_a_torch_dataloader_feeds_an_algorithm_of_ours() -> None:
+    shapes = {"object": (4,), "robot0_eef_pos": (3,)}
+    windows = [
+        {
+            "obs": {key: torch.randn(1, *shape) for key, shape in shapes.items()},
+            "actions": torch.rand(1, A) * 2 - 1,
+        }
+        for _ in range(10)
+    ]
+    spec = Spec(
+        obs_shapes=shapes,
+        goal_shapes={},
+        ac_dim=A,
+        frame_stack=1,
+        seq_length=1,
+        total_steps=9,
+        seed=0,
+    )
+    algo = BC(
+        actor_layer_dims=[13],
+        head=Deterministic(l2_weight=1.0, l1_weight=0.0, cos_weight=0.0),
+        optimizer="adam",
+        lr=1e-2,
+        lr_schedule=MultiStep(epochs=[], decay_factor=1.0),
+        l2_regularization=0.0,
+        max_grad_norm=None,
+        spec=spec,
+        device=torch.device("cpu"),
+    )
+    loader: Any = DataLoader(windows, batch_size=4)  # type: ignore[arg-type]
+    losses = [run_epoch(algo, loader, epoch)["loss"] for epoch in range(1, 30)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert algo.optimizers["actor"].steps == 3 * 29
 
 
 def test_validation_leaves_no_trace() -> None:

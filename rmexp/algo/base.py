@@ -116,8 +116,8 @@ class Algo(ABC):
 
     def log_info(self, info: Mapping[str, Tensor]) -> dict[str, Value]:
         """Metric name -> 0-d tensor or float; a name with a slash stands for itself."""
-        rates = {f"optimizer/{name}_lr": o.lr for name, o in self.optimizers.items()}
-        return {**info, **rates}
+        logged: dict[str, Value] = {name: value.detach() for name, value in info.items()}
+        return logged | {f"optimizer/{name}_lr": o.lr for name, o in self.optimizers.items()}
 
     def set_train(self) -> None:
         self.nets.train()
