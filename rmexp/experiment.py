@@ -137,10 +137,8 @@ def _train(
         summary |= {f"time/{phase}_s": spent for phase, spent in runner.seconds.items()}
         path = path_for_shell(info.run_dir)
         summary["paths/run"] = path
-        if exit_code:
-            summary["how_to/resume"] = f"python -m rmexp resume={path}"
-        else:
-            summary["how_to/extend"] = f"python -m rmexp resume={path} loop.num_epochs=N"
+        longer = "" if exit_code else f" loop.num_epochs={2 * runner.settings.num_epochs}"
+        summary["how_to/resume"] = f"python -m rmexp resume={path}{longer}"
         loggers.finish(summary, exit_code)
     return _objective(config, summary)
 

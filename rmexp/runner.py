@@ -234,9 +234,9 @@ class Runner:
         )
 
     def _is_best(self, epoch: int, row: Row) -> bool:
-        """By success rate when there are rollouts, else by validation loss, else by loss."""
+        """By success rate once there is one, else by validation loss, else by loss."""
         rolled_out = {k.rpartition("/")[2]: v for k, v in row.items() if k.startswith("rollout/")}
-        if self.rollouts is not None and self.settings.rollout_every > 0:
+        if self.curve:
             better = rolled_out.get("success_rate", -1.0) > self.best.get("success_rate", -1.0)
             new = rolled_out
         else:
