@@ -41,8 +41,8 @@ class BenchArguments:
     reference: str | None = argument(
         "a Python interpreter with robomimic, to compare with; null: without", default=None
     )
-    steps: int = argument("steps or batches in a block", default=50)
-    rounds: int = argument("rounds of blocks, of which the median counts", default=20)
+    steps: int = argument("steps or batches in a block", default=20)
+    rounds: int = argument("rounds of blocks, of which the median counts", default=40)
     image_mb: int = argument("size of the image file, in 10^6 bytes", default=64)
     out: str = argument("write every figure here (JSON)", default="bench.json")
 
