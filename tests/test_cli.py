@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,8 @@ import torch
 
 from rmexp import checkpoint
 from rmexp.algo.bc import BC
-from tests.command_line import GOLDEN, TESTS, TINY, Outcome, rows, run_here, status
-
-sys.path.insert(0, str(TESTS / "loggers"))
-
-from wandb_file import WandbFile
+from tests.command_line import GOLDEN, TINY, Outcome, rows, run_here, status
+from tests.loggers.wandb_file import WandbFile
 
 Run = Callable[..., Outcome]
 

@@ -33,7 +33,7 @@ def _hydra() -> Iterator[None]:
 def composed(*overrides: str) -> DictConfig:
     config = compose("config", overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
-    plain = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     assert isinstance(plain, DictConfig)
     return plain
 

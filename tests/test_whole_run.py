@@ -16,10 +16,7 @@ from typing import Any
 import pytest
 
 from tests.command_line import TESTS, Outcome, rows, run_process, start, status
-
-sys.path.insert(0, str(TESTS / "loggers"))
-
-from wandb_file import WandbFile
+from tests.loggers.wandb_file import WandbFile
 
 LIFT = [
     "algo=bc",
