@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 # Of these wandb would otherwise write to the user's home.
 _HOME_DIRS = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data"}
+_INHERITED_SERVICE = "WANDB_SERVICE"
 # Every other metric is drawn over the epoch.
 _BY_GLOBAL_STEP = ("train/*", "optimizer/*")
 
@@ -153,7 +154,15 @@ class WandbLogger(Logger):
     def _set_up(self) -> None:
         import wandb
 
-        wandb.setup(settings=self._build_settings())  # silent from the first message on
+        try:
+            wandb.setup(settings=self._build_settings())  # silent from the first message on
+        except Exception:
+            if _INHERITED_SERVICE not in os.environ:
+                raise
+            # A parent process that used wandb named its service here, and the service is gone.
+            del os.environ[_INHERITED_SERVICE]
+            _tear_down()
+            wandb.setup(settings=self._build_settings())
 
     def _choose_mode(self) -> str:
         """online, offline or disabled; `auto` is decided here and said in one line."""
