@@ -51,7 +51,7 @@ def test_a_run_and_its_directory(run: Run, tmp_path: Path) -> None:
     assert "seed=3" in (directory / "overrides.yaml").read_text()
     assert "31 train windows" in (directory / "rmexp.log").read_text()
     assert status(directory)["state"] == "finished"
-    facts = json.loads((directory / "provenance.json").read_text())
+    (facts,) = json.loads((directory / "provenance.json").read_text())["starts"]
     assert facts["packages"]["torch"] == torch.__version__
     assert len(facts["dataset_sha256"]) == 64
     assert {p.name for p in (directory / "checkpoints").iterdir()} == {"last.pt", "best.pt"}

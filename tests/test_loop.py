@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -92,6 +92,35 @@ def test_num_steps_goes_round_the_loader() -> None:
     model = Foreign()
     run_epoch(model, batches(3), epoch=1, num_steps=7)
     assert model.gradient_steps == 7
+
+
+def test_a_loader_without_batches_is_said_to_be_empty() -> None:
+    with pytest.raises(ValueError, match="the loader yielded no batch: an empty list"):
+        run_epoch(Foreign(), [], 1, num_steps=3)
+
+
+class AtTheEnd(list[Any]):
+    """Stands at the end of its pass when it is first asked."""
+
+    def __init__(self, items: list[Any]) -> None:
+        super().__init__(items)
+        self.asked = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.asked += 1
+        return iter([]) if self.asked == 1 else super().__iter__()
+
+
+def test_a_loader_may_stand_at_the_end_of_its_pass() -> None:
+    model = Foreign()
+    run_epoch(model, AtTheEnd(batches(2)), 1, num_steps=3)
+    assert model.gradient_steps == 3
+
+
+def test_a_device_may_be_a_word() -> None:
+    model = Foreign()
+    model.device = "cpu"  # pyright: ignore[reportAttributeAccessIssue]
+    assert run_epoch(model, batches(2), 1)["time/train_batch_s"] > 0
 
 
 def test_a_torch_dataloader_feeds_the_loop() -> None:

@@ -38,6 +38,12 @@ def test_every_configuration_and_asset_is_inside(installed: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_sim_extra_keeps_to_the_numpy_that_the_simulator_needs(installed: Path) -> None:
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    assert "Requires-Dist: numpy<2; extra == 'sim'" in metadata.read_text().splitlines()
+
+
+@pytest.mark.slow
 def test_it_runs_from_anywhere(installed: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -157,6 +157,31 @@ def test_the_argument_wins_over_the_environment(
     assert len(wandb_files(info)) == 1
 
 
+@pytest.mark.usefixtures("fresh_service")
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", []),
+        (" offline ", []),
+        ("of line", ["WANDB_MODE='of line' is not online, offline or disabled: offline"]),
+    ],
+)
+def test_a_mode_that_the_sdk_refuses_does_not_switch_it_off(
+    info: RunInfo,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    value: str,
+    said: list[str],
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", value)
+    group = start_group(info, logger())
+    log_epochs(group, 2)
+    group.finish({}, 0)
+    assert warnings_in(caplog) == said
+    assert wandb_files(info)[0].rows() == rows(info)
+    assert os.environ["WANDB_MODE"] == value
+
+
 def test_disabled_does_not_even_import_the_sdk(info: RunInfo) -> None:
     code = ONE_RUN + "assert 'wandb' not in sys.modules"
     subprocess.run(
