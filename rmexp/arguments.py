@@ -6,7 +6,6 @@ is for. A field without a default is required.
 
 from __future__ import annotations
 
-import difflib
 import json
 import signal
 import sys
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rmexp.errors import ConfigError, RmexpError
+from rmexp.suggest import nearest
 
 T = TypeVar("T")
 HELP_FLAGS = ("--help", "-h", "help")
@@ -50,7 +50,7 @@ def parse(schema: type[T], argv: Sequence[str], *, prog: str) -> T:
             raise ConfigError(f"{prog}: {word!r} is not key=value; {_listing(known)}")
         if key not in known:
             raise ConfigError(
-                f"{prog}: no argument {key!r}{_nearest(key, known)}; {_listing(known)}"
+                f"{prog}: no argument {key!r}{nearest(key, known)}; {_listing(known)}"
             )
     values = _typed(schema, argv, prog)
     for name, item in known.items():
@@ -58,7 +58,7 @@ def parse(schema: type[T], argv: Sequence[str], *, prog: str) -> T:
             raise ConfigError(f"{prog}: {name}=... is required: {item.metadata['help']}")
         choices = item.metadata.get("choices")
         if choices and values[name] not in choices:
-            near = _nearest(str(values[name]), choices)
+            near = nearest(str(values[name]), choices)
             raise ConfigError(f"{prog}: {name}={values[name]}{near}; choose {' | '.join(choices)}")
     return schema(**values)
 
@@ -124,8 +124,3 @@ def _default(item: Field[Any]) -> str:
 
 def _listing(known: Mapping[str, Any]) -> str:
     return f"the arguments are {', '.join(known)} (--help explains them)"
-
-
-def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

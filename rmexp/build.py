@@ -22,8 +22,8 @@ from rmexp.config import config_dir
 from rmexp.data.dataset import Dataset
 from rmexp.errors import CheckpointError, ConfigError, RmexpError
 from rmexp.loggers.base import Logger
+from rmexp.loop_settings import LoopSettings
 from rmexp.rollout.rollouts import Rollouts
-from rmexp.settings import LoopSettings
 
 LIVE = {"algo": ("spec", "device"), "rollout": ("env_args", "obs_keys")}
 """Parameters that the run supplies: they depend on the data, so they cannot stand in YAML."""

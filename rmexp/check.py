@@ -6,7 +6,6 @@ configuration at once, instead of the first one after the data have been read.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from rmexp.errors import ConfigError
+from rmexp.suggest import did_you_mean
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
@@ -40,15 +40,6 @@ def check(config: DictConfig, live: Mapping[str, Iterable[str]]) -> None:
         count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
         listed = "\n".join(f"  {line}" for line in problems)
         raise ConfigError(f"the configuration has {count}:\n{listed}")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'lr'?`, or the whole list when nothing is near and the list is short."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; it has {', '.join(names)}" if 0 < len(names) <= 40 else ""
 
 
 def _walk(key: str, value: Any, live: Mapping[str, set[str]]) -> Iterable[str]:

@@ -25,11 +25,43 @@ from omegaconf.errors import OmegaConfBaseException
 from rmexp.check import did_you_mean
 from rmexp.config import COMMAND_LINE, config_dir, register
 from rmexp.errors import ConfigError, RmexpError
-from rmexp.run_dir import RunDirectory, config_hash, saved_config
+from rmexp.loggers.report import path_for_shell
+from rmexp.run_dir import (
+    RunDirectory,
+    config_hash,
+    resumed_config,
+    saved_config,
+    with_absolute_paths,
+)
 
 _log = logging.getLogger(__name__)
 _sweep_dir: list[Path] = []
 _failures: list[Exception] = []
+_traceback_wanted = [False]
+
+PATHS = (
+    "resume",
+    "dataset.path",
+    "paths.data_dir",
+    "paths.cache_dir",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
+"""Keys whose values are paths: people do not quote those as Hydra's grammar asks."""
+
+OPTIONS_WITH_VALUE = (
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--experimental-rerun",
+)
 
 register()
 
@@ -39,9 +71,9 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     logging.captureWarnings(True)
     try:
+        _check_before_hydra(sys.argv[1:])
         sys.argv[1:] = _for_hydra(sys.argv[1:])
         os.environ[COMMAND_LINE] = "\n".join(sys.argv[1:])
-        _check_resume(sys.argv[1:])
         _hydra_main()
         if _failures:
             raise _failures[0]
@@ -49,6 +81,21 @@ def main() -> None:
         _exit(_explain(error), error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as stop:
+        if _sweep_dir and stop.code not in (0, None):
+            _report_sweep()
+            _log_to_terminal(
+                "to go on with all of it, give the same command again with "
+                f"hydra.sweep.dir={path_for_shell(_sweep_dir[0])}"
+            )
+        raise
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        where = "; hydra.run.dir=DIR (hydra.sweep.dir=DIR for a sweep) puts a run elsewhere"
+        place = f"{error.filename}: " if error.filename else ""
+        _exit(f"{place}{error.strerror or error}{where if error.filename else ''}", error)
     except Exception as error:  # a fault of ours or of a library: say so, keep the details
         _exit(f"{type(error).__name__}: {error}", error)
     _report_sweep()
@@ -61,14 +108,16 @@ def _hydra_main(config: DictConfig) -> float | None:
 
     job = HydraConfig.get()
     path = Path(job.runtime.output_dir)
-    overrides = list(job.overrides.task)
+    typed = list(job.overrides.task)
     group = Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else None
     resume = config.resume is not None
+    _traceback_wanted[0] = bool(config.debug.traceback)
     try:
         if resume:
-            changes = [o for o in overrides if not o.startswith("resume=")]
-            config = saved_config(Path(config.resume), changes)
-        elif group is not None and (done := RunDirectory(path).status()):
+            config = resumed_config(Path(config.resume), typed, config)
+        else:
+            config = with_absolute_paths(config)
+        if group is not None and (done := RunDirectory(path).status()):
             if done["config_hash"] != config_hash(config):
                 raise ConfigError(
                     f"{path}: this sweep directory holds a job of the same name with another "
@@ -77,33 +126,53 @@ def _hydra_main(config: DictConfig) -> float | None:
             if done["state"] == "finished" and done["num_epochs"] >= config.loop.num_epochs:
                 _log.info("%s: finished earlier, skipped", path.name)
                 return done.get("objective")
-            resume = True
-        return experiment.run(config, path, overrides=overrides, group=group, resume=resume)
+            resume = RunDirectory(path).holds_a_run()
+        return experiment.run(config, path, overrides=typed, group=group, resume=resume)
     except Exception as error:
-        _log_failure(error, path, bool(config.debug.traceback))
+        _log_failure(error, path)
         if group is not None:
             raise  # the sweeper must know
         _failures.append(error)
         return None
 
 
-def _for_hydra(arguments: list[str]) -> list[str]:
-    """What people type, as Hydra's grammar wants it: -m first, any path after `resume=`."""
-    words = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
-    for i, word in enumerate(words):
-        key, _, value = word.partition("=")
-        if key == "resume" and not value.startswith(("'", '"')) and value not in ("", "null"):
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            words[i] = f"resume='{quoted}'"
-    return words
-
-
-def _check_resume(arguments: list[str]) -> None:
-    """Refuse a resume that cannot be, before Hydra makes directories for it."""
+def _check_before_hydra(arguments: list[str]) -> None:
+    """Refuse what cannot be, before Hydra makes directories for it."""
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "resume" and value not in ("", "null"):
-            saved_config(Path(value.strip("'\"")), [])
+            saved_config(Path(value.strip("'\"") if value[0] in "'\"" else value))
+    lab = os.environ.get("RMEXP_CONFIG_DIR")
+    if lab and "://" not in lab and not Path(lab).is_dir():
+        raise ConfigError(f"RMEXP_CONFIG_DIR={lab}: no such directory; unset it or make it")
+
+
+def _for_hydra(arguments: list[str]) -> list[str]:
+    """What people type, as Hydra's parser wants it: options first, and paths in quotes."""
+    options: list[str] = []
+    overrides: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word.startswith("-"):
+            options.append(word)
+            if word in OPTIONS_WITH_VALUE:
+                options += [next(words, "")]
+        else:
+            overrides.append(word)
+    multirun = "-m" in options or "--multirun" in options
+    return options + [_quoted(word, multirun) for word in overrides]
+
+
+def _quoted(word: str, multirun: bool) -> str:
+    """A path may hold any character; in a sweep a comma separates."""
+    key, _, value = word.partition("=")
+    if key not in PATHS or not value or value[0] in "'\"[" or "${" in value:
+        return word
+    odd = set(value) & set(" =()'\"{}[]:\\,") - (set(",") if multirun else set())
+    if not odd:
+        return word
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 class SweepReport(Callback):
@@ -113,7 +182,7 @@ class SweepReport(Callback):
         _sweep_dir.append(Path(config.hydra.sweep.dir).absolute())
 
 
-def _log_failure(error: Exception, path: Path, with_traceback: bool) -> None:
+def _log_failure(error: Exception, path: Path) -> None:
     """Put the failure into the job's own log; in a sweep also say it at once."""
     details = "".join(traceback.format_exception(error))
     record = _log.makeRecord(_log.name, logging.ERROR, "", 0, "%s", (details,), None)
@@ -121,7 +190,7 @@ def _log_failure(error: Exception, path: Path, with_traceback: bool) -> None:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        text = details if with_traceback else str(error)
+        text = details if _traceback_wanted[0] else str(error)
         _log_to_terminal(f"job {path.name} failed: {text}")
 
 
@@ -131,7 +200,8 @@ def _log_to_terminal(text: str) -> None:
 
 
 def _exit(message: str, error: Exception) -> None:
-    wanted = any(argument.replace(" ", "") == "debug.traceback=true" for argument in sys.argv[1:])
+    typed = any(a.lower().startswith("debug.traceback=true") for a in sys.argv[1:])
+    wanted = typed or _traceback_wanted[0]
     if wanted:
         _log_to_terminal("".join(traceback.format_exception(error)))
     if not _report_sweep():

@@ -94,7 +94,6 @@ def register() -> None:
     ConfigStore.instance().store(name="rmexp_schema", node=RmexpConfig)
     for name, function in {
         "rmexp.asset": asset,
-        "rmexp.slug": slug,
         "rmexp.sweep_name": sweep_name,
         "rmexp.run_dir": run_dir,
     }.items():

@@ -25,3 +25,9 @@ class RolloutError(RmexpError):
 
 class NonFiniteError(RmexpError):
     """A loss or another metric became NaN or infinite: names epoch, step and keys."""
+
+
+def require(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Raise ConfigError, `lr: -1 must be at least 0`, unless the value is as allowed."""
+    if not holds:
+        raise ConfigError(f"{name}: {value!r} must be {allowed}")

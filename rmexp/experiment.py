@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -20,16 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from rmexp import build, checkpoint, provenance
 from rmexp.algo.base import Spec
 from rmexp.data.dataset import Dataset
-from rmexp.errors import CheckpointError
+from rmexp.errors import ConfigError
 from rmexp.interrupt import Interrupt, Interrupted
 from rmexp.loggers.base import LoggerGroup, RunInfo
 from rmexp.loggers.console import ConsoleLogger
 from rmexp.loggers.jsonl import JsonlRecord
 from rmexp.loggers.report import path_for_shell
+from rmexp.loop_settings import LoopSettings
 from rmexp.run_dir import RunDirectory
 from rmexp.runner import Runner
 from rmexp.seeding import derive, seed_global
-from rmexp.settings import LoopSettings
 
 _log = logging.getLogger(__name__)
 
@@ -56,23 +57,27 @@ def run(
     directory = RunDirectory(path)
     began = time.perf_counter()
     interrupt = Interrupt()
-    with interrupt.listening():
+    with interrupt.listening(), directory.locked():
+        group = group or (directory.status() or {}).get("group")
         try:
             build.check_config(config)
-            directory.create(config, overrides)
-            directory.write_status("running", config)
+            if not resume:
+                directory.create(config, overrides)
+                directory.write_status("running", config, group=group)
             objective = _run(config, directory, group, resume, interrupt, began)
         except Interrupted as stop:
-            directory.write_status("preempted", config, error=str(stop))
+            directory.write_status("preempted", config, error=str(stop), group=group)
             name = signal.Signals(stop.signum).name
             where = path_for_shell(path)
             _log.warning("stopped by %s; go on with: python -m rmexp resume=%s", name, where)
             raise SystemExit(128 + stop.signum) from stop
         except BaseException as error:
-            if directory.path.is_dir():
-                directory.write_status("failed", config, error=f"{type(error).__name__}: {error}")
+            state = (directory.status() or {}).get("state")
+            if state == "running" or not directory.holds_a_run():
+                text = f"{type(error).__name__}: {error}"
+                directory.write_status("failed", config, error=text, group=group)
             raise
-    directory.write_status("finished", config, objective=objective)
+        directory.write_status("finished", config, objective=objective, group=group)
     return objective
 
 
@@ -100,15 +105,18 @@ def _run(
             stack.callback(runner.rollouts.close)
         if resume:
             _load_last(runner, directory, record)
+            directory.write_config(config)
+            directory.write_status("running", config, group=group)
         info = RunInfo(
             run_dir=directory.path,
-            name=directory.path.name,
+            name=f"{config.name}/{directory.path.name}",
             config=runner.config,
             tags=list(config.tags),
             group=group,
             job_type="train",
             resumed=resume,
             total_epochs=settings.num_epochs,
+            git=provenance.git_state(),
         )
         return _train(runner, config, info, loggers, began)
 
@@ -136,11 +144,15 @@ def _train(
         summary["time/total_s"] = time.perf_counter() - began
         summary |= {f"time/{phase}_s": spent for phase, spent in runner.seconds.items()}
         path = path_for_shell(info.run_dir)
+        if runner.rollout_failure:
+            summary["success"] = f"not measured: {runner.rollout_failure}"
         summary["paths/run"] = path
-        if exit_code:
-            summary["how_to/resume"] = f"python -m rmexp resume={path}"
-        else:
-            summary["how_to/extend"] = f"python -m rmexp resume={path} loop.num_epochs=N"
+        if (info.run_dir / "checkpoints" / "best.pt").exists():
+            summary["paths/best_checkpoint"] = f"{path}/checkpoints/best.pt"
+        if (info.run_dir / "videos").is_dir():
+            summary["paths/videos"] = f"{path}/videos"
+        longer = "" if exit_code else f" loop.num_epochs={2 * runner.settings.num_epochs}"
+        summary["how_to/resume"] = f"python -m rmexp resume={path}{longer}"
         loggers.finish(summary, exit_code)
     return _objective(config, summary)
 
@@ -220,7 +232,13 @@ def _load_last(runner: Runner, directory: RunDirectory, record: JsonlRecord) -> 
 
 def _prepare_torch(config: DictConfig) -> None:
     if config.num_threads is not None:
+        if config.num_threads < 1:
+            raise ConfigError(
+                f"num_threads: {config.num_threads} is too small; at least 1, or null"
+            )
         torch.set_num_threads(config.num_threads)
+    if config.deterministic:  # read when CUDA starts; torch refuses deterministic products without
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
 
 
@@ -230,10 +248,13 @@ def _objective(config: DictConfig, summary: dict[str, float | str]) -> float | N
         value = summary.get(config.objective)
         if isinstance(value, str) or value is None:
             numbers = sorted(k for k, v in summary.items() if not isinstance(v, str))
-            raise CheckpointError(
-                f"objective={config.objective}: the run's summary has no such number; "
-                f"it has {', '.join(numbers)}"
+            _log.warning(
+                "objective=%s: the run's summary has no such number, so a sweeper learns nothing "
+                "from this run; it has %s",
+                config.objective,
+                ", ".join(numbers),
             )
+            return None
         return value
     for name in ("rollout/final/success_rate", "best/loss", "train/loss"):
         value = summary.get(name)

@@ -74,13 +74,10 @@ def run_epoch(
     model.set_eval() if validate else model.set_train()
 
     with torch.set_grad_enabled(not validate), preserved_random_state(validate):
-        batches = iter(data_loader)
+        batches = _endless(data_loader)
         while progress.steps < num_steps:
             with clock("data_loading"):
-                batch = next(batches, None)
-                if batch is None:
-                    batches = iter(data_loader)
-                    batch = next(batches)
+                batch = next(batches)
             with clock("process_batch"):
                 batch = model.process_batch_for_training(batch)
                 batch = model.postprocess_batch_for_training(
@@ -100,9 +97,24 @@ def run_epoch(
         raise NonFiniteError(
             f"epoch {epoch}, {place} step {bad[0]}: not finite: {', '.join(bad[1])}"
         )
+    return row | _speed(clock, progress.steps - first_step, progress.samples - first_sample)
+
+
+def _endless(loader: Batches) -> Iterator[Batch]:
+    """Pass after pass; the first one may be empty, because a loader may stand at a pass's end."""
+    empty_passes = 0
+    while empty_passes < 2:
+        empty_passes += 1
+        for batch in loader:
+            empty_passes = 0
+            yield batch
+    raise ValueError(f"the loader yielded no batch: an empty {type(loader).__name__}")
+
+
+def _speed(clock: Stopwatch, steps: int, samples: int) -> dict[str, float]:
     elapsed = clock.elapsed()
-    row |= {f"time/{part}_s": seconds for part, seconds in clock.totals().items()}
+    row = {f"time/{part}_s": seconds for part, seconds in clock.totals().items()}
     row["time/epoch_s"] = elapsed
-    row["throughput/steps_per_s"] = (progress.steps - first_step) / elapsed
-    row["throughput/samples_per_s"] = (progress.samples - first_sample) / elapsed
+    row["throughput/steps_per_s"] = steps / elapsed
+    row["throughput/samples_per_s"] = samples / elapsed
     return row

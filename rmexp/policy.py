@@ -18,7 +18,12 @@ from omegaconf import DictConfig
 from rmexp import build, checkpoint
 from rmexp.algo.base import Algo, Spec, Stats, prepare_observations
 from rmexp.draws import EpisodeDraws, SeededDraws
+from rmexp.errors import CheckpointError, ConfigError
 from rmexp.seeding import derive
+
+PARTS = ("config", "spec", "env_args", "obs_stats", "action_stats", "algo")
+GROUPS = ("algo", "dataset", "loop", "rollout", "device", "num_threads", "deterministic")
+"""What a checkpoint, and the configuration in it, must have for acting."""
 
 ROWS = 8
 """Rows of every forward pass: matrix products round differently for different numbers of rows."""
@@ -52,20 +57,30 @@ class Policy:
         self._frames: dict[int, deque[dict[str, np.ndarray]]] = {}
 
     @classmethod
-    def load(cls, path: str | Path, *, trust: Collection[str] = (), device: str = "auto") -> Policy:
-        """Rebuild a policy from a checkpoint.
+    def load(
+        cls, path: str | Path, *, trust: Collection[str] = (), device: str | None = None
+    ) -> Policy:
+        """Rebuild a policy from a checkpoint, on the device of its configuration unless told.
 
         Raises:
-            CheckpointError: missing, damaged, or naming code that is neither shipped nor in
-                `trust`.
+            CheckpointError: missing, damaged, not of a run, or naming code that is neither shipped
+                nor in `trust`.
+            ConfigError: there is no such device.
         """
         content = checkpoint.load(Path(path))
+        _require_parts(path, content, PARTS)
+        _require_parts(path, content["config"], GROUPS, "config.")
         config = build.trusted_config(content["config"], trust, str(path))
-        build.check_config(config)
-        spec = Spec(**content["spec"])
-        chosen = build.device(device)
-        algo = build.algo(config, spec, chosen)
-        algo.deserialize(content["algo"])
+        try:
+            build.check_config(config)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        chosen = build.device(config.device if device is None else device)
+        try:
+            algo = build.algo(config, Spec(**content["spec"]), chosen)
+            algo.deserialize(content["algo"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(_misfit(path, error)) from error
         obs_stats, action_stats = (
             to(content[name], chosen) for name in ("obs_stats", "action_stats")
         )
@@ -123,6 +138,27 @@ class Policy:
             if self.action_stats is not None:
                 actions = actions * self.action_stats["scale"] + self.action_stats["offset"]
         return actions[: len(rows)].float().cpu().numpy()
+
+
+def _require_parts(path: str | Path, content: Any, parts: Sequence[str], place: str = "") -> None:
+    there: Collection[str] = content if isinstance(content, Mapping) else ()
+    absent = [f"`{place}{part}`" for part in parts if part not in there]
+    if absent:
+        raise CheckpointError(
+            f"{path}: not the checkpoint of a run: it has no {', '.join(absent)}; give one that "
+            "`python -m rmexp` wrote (RUN/checkpoints/best.pt)"
+        )
+
+
+def _misfit(path: str | Path, error: Exception) -> str:
+    """The first thing that does not fit; torch lists all of them below a headline."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else None
+    return (
+        f"{path}: its weights do not fit its own configuration and spec "
+        f"({reason or f'{type(error).__name__}: {error}'}); it was changed after it was written, "
+        "or a class of yours has changed since: give the file as the run wrote it"
+    )
 
 
 def to(stats: Any, device: torch.device) -> Any:

@@ -8,10 +8,13 @@ status.json       how the run stands                videos/         rollouts
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +25,22 @@ from rmexp.errors import CheckpointError, ConfigError
 
 State = Literal["running", "finished", "failed", "preempted"]
 
-CHANGEABLE = ("loop.num_epochs", "logging", "debug", "rollout.num_envs", "loop.save", "loop.keep")
+CHANGEABLE = (
+    "loop.num_epochs",
+    "loop.save_",
+    "loop.keep",
+    "logging",
+    "debug",
+    "tags",
+    "rollout.num_envs",
+    "rollout.video_",
+    "dataset.path",  # the data may have moved; the checkpoint knows their hash
+    "paths",
+    "resume",
+)
 """Keys (or beginnings of keys) that a resumed run may set anew without becoming another run."""
+
+GROUPS = ("algo", "dataset", "loop", "rollout", "logging", "debug", "experiment", "sweep")
 
 
 class RunDirectory:
@@ -40,13 +57,56 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.jsonl"
 
     def create(self, config: DictConfig, overrides: list[str]) -> None:
-        """Write what describes a new run."""
+        """Write what describes a new run.
+
+        Raises:
+            ConfigError: there is a run in this directory already.
+            CheckpointError: the directory cannot be written.
+        """
+        if self.holds_a_run():
+            raise ConfigError(
+                f"{self.path}: there is a run here already; continue it with resume={self.path}, "
+                "or give the new one another hydra.run.dir"
+            )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.checkpoints, error) from error
-        write_atomically(self.config_file, OmegaConf.to_yaml(config, resolve=True).encode())
+        self.write_config(config)
         write_atomically(self.overrides_file, OmegaConf.to_yaml(overrides).encode())
+
+    def holds_a_run(self) -> bool:
+        """Whether something is here that must not be overwritten."""
+        return self.metrics_file.exists() or any(self.checkpoints.glob("*.pt"))
+
+    def write_config(self, config: DictConfig) -> None:
+        write_atomically(self.config_file, OmegaConf.to_yaml(config, resolve=True).encode())
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Hold this directory alone; the lock ends with the process, however it ends.
+
+        Raises:
+            CheckpointError: another process is running here.
+        """
+        path = self.path / ".lock"
+        try:
+            file = path.open("a+")
+        except OSError as error:
+            raise unwritable(path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise CheckpointError(
+                    f"{self.path}: another process is running here ({file.read().strip()}); "
+                    "wait for it, or stop it with SIGTERM and resume"
+                ) from error
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            file.flush()
+            yield
 
     def status(self) -> dict[str, Any] | None:
         """The last status written, or None."""
@@ -71,20 +131,34 @@ class RunDirectory:
 
 
 def config_hash(config: DictConfig) -> str:
-    """sha256 of everything that decides a run's numbers."""
+    """sha256 of the keys that make this run the run it is; what `CHANGEABLE` names is left out."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    decisive = {
-        k: v for k, v in flatten(plain).items() if not k.startswith(("resume", *CHANGEABLE))
-    }
+    decisive = {k: v for k, v in flatten(plain).items() if not k.startswith(CHANGEABLE)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def saved_config(path: Path, changes: list[str]) -> DictConfig:
-    """The configuration of an earlier run, with the few changes that a resumed run may make.
+def with_absolute_paths(config: DictConfig) -> DictConfig:
+    """The same configuration, resolved and independent of the working directory."""
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    paths = plain["dataset"].get("path")
+    if isinstance(paths, str) and paths != "???":
+        plain["dataset"]["path"] = _absolute(paths)
+    elif isinstance(paths, list):
+        plain["dataset"]["path"] = [_absolute(path) for path in paths]
+    absolute = OmegaConf.create(plain)
+    assert isinstance(absolute, DictConfig)
+    return absolute
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def saved_config(path: Path) -> DictConfig:
+    """The configuration of the run in `path`.
 
     Raises:
-        CheckpointError: there is no run in `path`.
-        ConfigError: a change would make it another run; lists old and new values.
+        CheckpointError: there is none.
     """
     directory = RunDirectory(path)
     try:
@@ -97,9 +171,35 @@ def saved_config(path: Path, changes: list[str]) -> DictConfig:
     except Exception as error:  # any parser's complaint about a damaged file
         raise CheckpointError(f"{directory.config_file}: cannot be read: {error}") from error
     assert isinstance(config, DictConfig)
-    changed = OmegaConf.merge(config, OmegaConf.from_dotlist(changes))
-    assert isinstance(changed, DictConfig)
-    before, after = (flatten(OmegaConf.to_container(c)) for c in (config, changed))
+    return config
+
+
+def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictConfig:
+    """The saved configuration with the few changes that a resumed run may make.
+
+    Args:
+        path: the run's directory.
+        typed: the overrides of the command line.
+        composed: what Hydra made of them.
+
+    Raises:
+        CheckpointError: there is no run in `path`.
+        ConfigError: a change would make it another run; lists old and new values.
+    """
+    saved = saved_config(path)
+    keys = [word.lstrip("+~").partition("=")[0] for word in typed]
+    keys = [key for key in keys if key not in ("resume", "logging")]
+    if any(key in GROUPS or "/" in key for key in keys):
+        wanted = composed  # the whole command was given again
+    else:
+        wanted = saved.copy()
+        for key in keys:
+            OmegaConf.update(wanted, key, OmegaConf.select(composed, key), force_add=True)
+    if any(word.startswith("logging=") for word in typed):
+        wanted = wanted.copy()
+        OmegaConf.update(wanted, "logging", composed.logging, merge=False)
+    wanted = with_absolute_paths(wanted)
+    before, after = (flatten(OmegaConf.to_container(c)) for c in (saved, wanted))
     refused = [
         f"  {key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
@@ -110,7 +210,7 @@ def saved_config(path: Path, changes: list[str]) -> DictConfig:
             f"resume={path}: a resumed run keeps its configuration; start a new run for\n"
             + "\n".join(refused)
         )
-    return changed
+    return wanted
 
 
 def flatten(node: Any, key: str = "") -> dict[str, Any]:

@@ -6,10 +6,11 @@ interrupted: what `state` returns is enough to go on from there, bit for bit.
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -17,34 +18,24 @@ from rmexp import checkpoint
 from rmexp.algo.base import Algo
 from rmexp.data.dataset import Dataset
 from rmexp.data.loader import Loader
-from rmexp.errors import RolloutError
+from rmexp.errors import CheckpointError, NonFiniteError, RolloutError
 from rmexp.interrupt import Interrupt
 from rmexp.loggers.base import LoggerGroup
 from rmexp.loggers.console import ConsoleLogger
 from rmexp.loop import run_epoch
+from rmexp.loop_settings import LoopSettings, due
 from rmexp.memory import memory_row
 from rmexp.metrics import EpochProgress
-from rmexp.policy import Policy
+from rmexp.policy import Policy, to
 from rmexp.rollout.rollouts import Rollouts
 from rmexp.rollout.statistics import RolloutResult
+from rmexp.rows import Row, named, rollout_row
 from rmexp.run_dir import RunDirectory
 from rmexp.seeding import preserved_random_state, random_state, restore_random_state
-from rmexp.settings import LoopSettings, due
+from rmexp.selection import Selection
 from rmexp.watch import Watched
 
 _log = logging.getLogger(__name__)
-
-Row = dict[str, float]
-
-SHOWN = (
-    "epoch",
-    "loss",
-    "success_rate",
-    "success_rate_low",
-    "success_rate_high",
-    "num_episodes",
-)
-"""What the summary repeats of the best epoch."""
 
 
 class Runner:
@@ -77,14 +68,17 @@ class Runner:
         self.directory = directory
         self.interrupt = interrupt
 
+        self.obs_stats = to(dataset.obs_stats, algo.device)
+        self.action_stats = to(dataset.action_stats, algo.device)
+        self.rollout_failure: str | None = None
         self.epochs_done = 0
         self.global_step = 0
         self.progress = EpochProgress()
-        self.best: dict[str, Any] = {}
-        self.curve: list[list[float]] = []
+        self.selection = Selection()
         self.results: Row = {}
         self.seconds = {"train": 0.0, "valid": 0.0, "rollout": 0.0}
         self.save_seconds = 0.0
+        self.logged_seconds = 0.0
 
     def run(self) -> Row:
         """All epochs that are left; returns the summary."""
@@ -100,18 +94,22 @@ class Runner:
         """One epoch of gradient steps, or what is left of it."""
         steps_before = self.global_step - self.progress.steps
         num_steps = self.settings.steps_per_epoch or len(self.train_loader)
-        watched = self._watched(self.train_loader, epoch, num_steps, self.progress)
+        watched = Watched(
+            self.train_loader, epoch, num_steps, self.progress, self.interrupt, self.console
+        )
         try:
             row = run_epoch(
                 self.algo,
                 watched,
                 epoch,
                 num_steps=num_steps,
-                obs_normalization_stats=self.dataset.obs_stats,
+                obs_normalization_stats=self.obs_stats,
                 progress=self.progress,
             )
         finally:
-            self.global_step = steps_before + self.progress.steps
+            before, self.global_step = self.global_step, steps_before + self.progress.steps
+        if before == self.global_step:  # interrupted after its last step: nothing to time
+            row = {k: v for k, v in row.items() if not k.startswith(("time/", "throughput/"))}
         return named(row, "train")
 
     def validate(self, epoch: int) -> Row:
@@ -123,38 +121,40 @@ class Runner:
         num_steps = self.settings.valid_steps or len(self.valid_loader)
         row = run_epoch(
             self.algo,
-            self._watched(self.valid_loader, epoch, num_steps, progress),
+            Watched(self.valid_loader, epoch, num_steps, progress, self.interrupt, self.console),
             epoch,
             validate=True,
             num_steps=num_steps,
-            obs_normalization_stats=self.dataset.obs_stats,
+            obs_normalization_stats=self.obs_stats,
             progress=progress,
         )
         return named(row, "valid")
 
     def roll_out(self, epoch: int) -> Row:
         """Put the policy to the test on the starts that select the best checkpoint."""
-        if self.rollouts is None or not due(self.settings.rollout_every, epoch):
+        if self.rollouts is None or not self._rollout_due(epoch):
             return {}
-        result = self._attempt(self.rollouts.select, f"epoch_{epoch:04d}", epoch)
+        result = self._attempt(
+            self.rollouts.select, f"epoch_{epoch:04d}", epoch, f"epoch {epoch}: rollout"
+        )
         if result is None:
             return {}
-        metrics = result.metrics()
-        point = [metrics[f"success_rate{end}"] for end in ("", "_low", "_high")]
-        self.curve.append([float(epoch), *point])
+        self.selection.add_rollout(epoch, result)
         return rollout_row(result, f"rollout/{result.env_name}")
 
     def log(self, epoch: int, row: Row) -> None:
         """Hand the epoch's row to the record and the views."""
         row |= memory_row(self.algo.device)
-        row["time/logging_s"] = self.loggers.seconds
-        row["time/save_s"] = self.save_seconds
+        row["time/logging_s"] = self.loggers.seconds - self.logged_seconds  # the epoch before's
+        self.logged_seconds = self.loggers.seconds
+        row["time/save_s"] = self.save_seconds  # the epoch before's
         for phase in ("train", "valid"):
             self.seconds[phase] += row.get(f"time/{phase}/epoch_s", 0.0)
         self.results |= {k: row[k] for k in ("train/loss", "valid/loss") if k in row}
         self.loggers.log(row, epoch=epoch, global_step=self.global_step)
-        if self.curve and self.curve[-1][0] == epoch:
-            epochs, rates, lows, highs = (list(column) for column in zip(*self.curve, strict=True))
+        curve = self.selection.curve
+        if curve and curve[-1][0] == epoch:
+            epochs, rates, lows, highs = (list(column) for column in zip(*curve, strict=True))
             at = {"epoch": epoch, "global_step": self.global_step}
             self.loggers.log_curve("rollout/success_curve", epochs, rates, lows, highs, **at)
 
@@ -164,7 +164,7 @@ class Runner:
         self.algo.on_epoch_end(epoch)
         self.epochs_done = epoch
         self.progress = EpochProgress()
-        is_best = self._is_best(epoch, row)
+        is_best = self.selection.is_best(epoch, row, self.valid_loader is not None)
         is_named = due(self.settings.save_every, epoch)
         is_last = epoch == self.settings.num_epochs
         if is_best or is_named or is_last or due(self.settings.save_last_every, epoch):
@@ -179,16 +179,16 @@ class Runner:
 
     def conclude(self) -> Row:
         """Evaluate the best checkpoint on starts that selected nothing; sum the run up."""
-        if self.rollouts is not None and "success_rate" in self.best:
-            best = self.directory.checkpoints / "best.pt"
-            self.algo.deserialize(checkpoint.load(best)["algo"])
-            result = self._attempt(self.rollouts.final, "final", self.epochs_done)
+        if self.rollouts is not None and "success_rate" in self.selection.best:
+            with self._best_weights():
+                result = self._attempt(
+                    self.rollouts.final, "final", self.epochs_done, "final evaluation"
+                )
             if result is not None:
                 row = rollout_row(result, "rollout/final")
                 self.loggers.log(row, epoch=self.epochs_done, global_step=self.global_step)
                 self.results |= {k: row[k] for k in row if k.startswith("rollout/")}
-        self.results |= {f"best/{name}": self.best[name] for name in SHOWN if name in self.best}
-        return self.results
+        return self.results | self.selection.summary()
 
     def state(self) -> dict[str, Any]:
         """Everything that a later process needs to go on as if nothing had happened."""
@@ -204,91 +204,90 @@ class Runner:
             "epochs_done": self.epochs_done,
             "global_step": self.global_step,
             "progress": self.progress.state_dict(),
-            "best": self.best,
-            "curve": self.curve,
+            "selection": self.selection.state_dict(),
+            "results": self.results,
+            "dataset_sha256": self.dataset.content_hash,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state()` of an earlier process."""
+        """Continue from `state()` of an earlier process.
+
+        Raises:
+            CheckpointError: the data are not those that the run was trained on.
+        """
+        if state["dataset_sha256"] != self.dataset.content_hash:
+            raise CheckpointError(
+                f"{self.directory.path}: the data set has changed since this run began (sha256 "
+                f"{state['dataset_sha256'][:12]}, now {self.dataset.content_hash[:12]}); "
+                "give the old file with dataset.path=FILE, or start a new run"
+            )
         self.algo.deserialize(state["algo"], load_optimizers=True)
         self.train_loader.load_state_dict(state["loader"])
         restore_random_state(state["random"])
         self.epochs_done = state["epochs_done"]
         self.global_step = state["global_step"]
         self.progress.load_state_dict(state["progress"])
-        self.best, self.curve = state["best"], state["curve"]
+        self.selection.load_state_dict(state["selection"])
+        self.results = dict(state["results"])
+        if self.selection.best.get("epoch") == self.epochs_done and not self.progress.steps:
+            # A crash may have come between this checkpoint and its second name.
+            folder = self.directory.checkpoints
+            checkpoint.link(folder / "last.pt", folder / "best.pt")
 
     def save(self) -> None:
+        """Write `last.pt`.
+
+        Raises:
+            NonFiniteError: the epoch under way has broken down; the last checkpoint stays.
+        """
+        if bad := self.progress.first_non_finite():
+            raise NonFiniteError(
+                f"epoch {self.epochs_done + 1}, training step {bad[0]}: "
+                f"not finite: {', '.join(bad[1])}"
+            )
         checkpoint.save(self.directory.checkpoints / "last.pt", self.state())
 
-    def _watched(
-        self, loader: Loader, epoch: int, num_steps: int, progress: EpochProgress
-    ) -> Watched:
-        return Watched(
-            loader,
-            epoch=epoch,
-            num_steps=num_steps,
-            progress=progress,
-            interrupt=self.interrupt,
-            console=self.console,
-        )
+    @contextmanager
+    def _best_weights(self) -> Generator[None]:
+        """Lend the algorithm its best checkpoint's weights, and give it back as it was."""
+        kept = copy.deepcopy({k: v for k, v in self.algo.serialize().items() if k != "optimizers"})
+        self.algo.deserialize(checkpoint.load(self.directory.checkpoints / "best.pt")["algo"])
+        try:
+            yield
+        finally:
+            self.algo.deserialize(kept)
 
-    def _is_best(self, epoch: int, row: Row) -> bool:
-        """By success rate when there are rollouts, else by validation loss, else by loss."""
-        rolled_out = {k.rpartition("/")[2]: v for k, v in row.items() if k.startswith("rollout/")}
-        if self.rollouts is not None and self.settings.rollout_every > 0:
-            better = rolled_out.get("success_rate", -1.0) > self.best.get("success_rate", -1.0)
-            new = rolled_out
-        else:
-            loss = row.get("valid/loss", math.inf if self.valid_loader else row["train/loss"])
-            better = loss < self.best.get("loss", math.inf)
-            new = {"loss": loss}
-        if better:
-            self.best = {"epoch": float(epoch), **new}
-        return better
+    def _rollout_due(self, epoch: int) -> bool:
+        """Every so many epochs, and at the end of a run that is too short for that."""
+        every, last = self.settings.rollout_every, self.settings.num_epochs
+        return due(every, epoch) or (every > last and epoch == last)
 
     def _attempt(
-        self, evaluate: Callable[..., RolloutResult], name: str, epoch: int
+        self, evaluate: Callable[..., RolloutResult], name: str, epoch: int, label: str
     ) -> RolloutResult | None:
         """A rollout whose failure ends the rollout, not the training."""
         assert self.rollouts is not None
-        policy = Policy(self.algo, self.dataset.obs_stats, self.dataset.action_stats)
+        policy = Policy(self.algo, self.obs_stats, self.action_stats)
         video = self.directory.videos / f"{name}.mp4" if self.rollouts.video_episodes else None
 
         def show(done: int, total: int) -> None:
-            self.console.status(f"epoch {epoch}: rollout, {done} of {total} episodes")
+            self.console.status(f"{label}: {done} of {total} episodes")
 
-        show(0, self.rollouts.num_episodes)
+        self.console.status(label)
         try:
             with preserved_random_state():
                 result = evaluate(policy, video, self.interrupt.check, show)
         except RolloutError as error:
-            _log.error("%s\nThis rollout is left out; the training goes on.", error)
+            if self.selection.curve:
+                _log.error("%s\nThis rollout is left out; the training goes on.", error)
+            else:
+                _log.error("%s\nThe training goes on without rollouts.", error)
+                self.rollout_failure = str(error).splitlines()[0]
+                self.rollouts.close()
+                self.rollouts = None
             return None
         self.seconds["rollout"] += result.wall_s
         if result.video is not None:
             at = {"epoch": epoch, "global_step": self.global_step}
             self.loggers.log_video(f"rollout/{result.env_name}/video", result.video, **at)
         return result
-
-
-def named(row: Row, phase: str) -> Row:
-    """`run_epoch`'s names with their place: loss -> train/loss, time/x_s -> time/train/x_s."""
-    out: Row = {}
-    for name, value in row.items():
-        place, slash, rest = name.partition("/")
-        if not slash:
-            out[f"{phase}/{name}"] = value
-        elif place == "time":
-            out[f"time/{phase}/{rest}"] = value
-        elif phase == "train":
-            out[name] = value
-    return out
-
-
-def rollout_row(result: RolloutResult, place: str) -> Row:
-    """A rollout's metrics under `place`, its seconds under `time/rollout`."""
-    row = {f"{place}/{name}": value for name, value in result.metrics().items() if name != "wall_s"}
-    times = asdict(result.times)
-    row["time/rollout/epoch_s"] = times.pop("wall_s")
-    return row | {f"time/rollout/{name}": seconds for name, seconds in times.items()}

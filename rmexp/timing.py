@@ -15,9 +15,9 @@ import torch
 class Stopwatch:
     """Sums the seconds of named spans: `with clock("train_batch"): ...`."""
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self, device: torch.device | str | None = None) -> None:
         self.seconds: dict[str, float] = {}
-        self._cuda = device is not None and device.type == "cuda"
+        self._cuda = device is not None and torch.device(device).type == "cuda"
         self._events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {}
         self._start = time.perf_counter()
 

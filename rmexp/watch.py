@@ -23,19 +23,18 @@ class Watched:
     def __init__(
         self,
         loader: Batches,
-        *,
         epoch: int,
         num_steps: int,
         progress: EpochProgress,
         interrupt: Interrupt,
-        console: ConsoleLogger | None,
+        console: ConsoleLogger,
     ) -> None:
         self._loader = loader
         self._epoch = epoch
         self._num_steps = num_steps
         self._progress = progress
         self._interrupt = interrupt
-        self._console = console if console is not None and console.is_live else None
+        self._console = console if console.is_live else None
         self._start = self._drawn = time.perf_counter()
         self._first_step = progress.steps
 

@@ -54,6 +54,7 @@ def run_here(
     GlobalHydra.instance().clear()
     cli._sweep_dir.clear()
     cli._failures.clear()
+    cli._traceback_wanted[0] = False
     capfd.readouterr()
     code = 0
     try:

@@ -16,6 +16,7 @@ import torch
 from rmexp import checkpoint
 from rmexp.algo.bc import BC
 from tests.command_line import GOLDEN, TINY, Outcome, rows, run_here, status
+from tests.loggers.wandb_file import WandbFile
 
 Run = Callable[..., Outcome]
 
@@ -50,7 +51,7 @@ def test_a_run_and_its_directory(run: Run, tmp_path: Path) -> None:
     assert "seed=3" in (directory / "overrides.yaml").read_text()
     assert "31 train windows" in (directory / "rmexp.log").read_text()
     assert status(directory)["state"] == "finished"
-    facts = json.loads((directory / "provenance.json").read_text())
+    (facts,) = json.loads((directory / "provenance.json").read_text())["starts"]
     assert facts["packages"]["torch"] == torch.__version__
     assert len(facts["dataset_sha256"]) == 64
     assert {p.name for p in (directory / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
@@ -112,6 +113,24 @@ def test_a_sweep_survives_a_failing_job(run: Run, tmp_path: Path) -> None:
     report = broken.err[broken.err.index("sweep ") :]
     assert report.count("failed") == 4
     assert "did you mean" in report
+
+
+def test_each_job_of_a_sweep_is_a_run_of_one_group(run: Run, tmp_path: Path) -> None:
+    base = [word for word in TINY if word != "logging=none"]
+    sweep = ["-m", "algo=bc,bc_gmm", "seed=1,2", "hydra.sweep.dir=sweep"]
+    outcome = run(*sweep, base=base)
+    assert outcome.code == 0, outcome.text
+    jobs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [job.name for job in jobs] == [
+        f"algo={algo},seed={seed}" for algo in ("bc", "bc_gmm") for seed in (1, 2)
+    ]
+    files = [WandbFile(next(job.glob("wandb/offline-run-*"))) for job in jobs]
+    assert len({file.run.run_id for file in files}) == 4
+    assert {file.run.run_group for file in files} == {"sweep"}
+    for job, file in zip(jobs, files, strict=True):
+        recorded = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
+        assert file.rows() == recorded
+        assert status(job)["state"] == "finished"
 
 
 def test_a_sweep_that_ran_is_skipped(run: Run, tmp_path: Path) -> None:
@@ -224,7 +243,10 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         lambda p: ["dataset.train_filter=trian"],
         ["trian", "train"],
     ),
-    "an unwritable run directory": (lambda p: [f"hydra.run.dir={blocked(p)}/run"], ["file/run"]),
+    "an unwritable run directory": (
+        lambda p: [f"hydra.run.dir={blocked(p)}/run"],
+        ["file/run", "hydra.run.dir=DIR"],
+    ),
     "nothing to resume": (lambda p: ["resume=nowhere"], ["resume=nowhere", "config.yaml"]),
 }
 

@@ -33,24 +33,34 @@ def _hydra() -> Iterator[None]:
 def composed(*overrides: str) -> DictConfig:
     config = compose("config", overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
-    plain = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     assert isinstance(plain, DictConfig)
     return plain
 
 
-COMBINATIONS = list(product(*(choices(g) for g in ("algo", "dataset", "loop", "logging"))))
+ALGOS, DATASETS, LOOPS, LOGGING = (choices(g) for g in ("algo", "dataset", "loop", "logging"))
+PAIRS = list(product(LOOPS, LOGGING))
+COMBINATIONS = [
+    (algo, dataset, *PAIRS[(i + j) % len(PAIRS)])
+    for (i, algo), (j, dataset) in product(enumerate(ALGOS), enumerate(DATASETS))
+]
+"""Every algorithm with every data set; with each algorithm every loop with every logger.
+
+Loops and loggers know of neither algorithm nor data set, so the full product would compose the
+same groups again and again, for minutes.
+"""
 
 
 def test_nothing_shipped_was_overlooked() -> None:
-    assert {"bc", "bc_gaussian", "bc_gmm"} <= set(choices("algo"))
-    assert {"lift", "lift_mixed", "hdf5", "lift_ph", "square_mh"} <= set(choices("dataset"))
-    assert choices("loop") == ["default", "paper"]
-    assert choices("logging") == ["none", "tensorboard", "wandb"]
-    assert len(COMBINATIONS) == len(set(COMBINATIONS))
-    assert len(COMBINATIONS) == len(choices("algo")) * len(choices("dataset")) * 2 * 3
+    assert {"bc", "bc_gaussian", "bc_gmm"} <= set(ALGOS)
+    assert {"lift", "lift_mixed", "hdf5", "lift_ph", "square_mh"} <= set(DATASETS)
+    assert LOOPS == ["default", "paper"]
+    assert LOGGING == ["none", "tensorboard", "wandb"]
+    assert len({c[:2] for c in COMBINATIONS}) == len(ALGOS) * len(DATASETS) == len(COMBINATIONS)
+    assert len({(algo, loop, log) for algo, _, loop, log in COMBINATIONS}) == len(ALGOS) * 6
 
 
-@pytest.mark.parametrize("algo", choices("algo"))
+@pytest.mark.parametrize("algo", ALGOS)
 def test_every_combination_composes(algo: str) -> None:
     seen = 0
     for _, dataset, loop, logging in (c for c in COMBINATIONS if c[0] == algo):
@@ -61,7 +71,7 @@ def test_every_combination_composes(algo: str) -> None:
         check_config(config)
         assert config.name == f"{algo}_{dataset}"
         seen += 1
-    assert seen == len(COMBINATIONS) // len(choices("algo"))
+    assert seen == len(DATASETS)
 
 
 @pytest.mark.parametrize(

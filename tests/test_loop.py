@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from rmexp.algo.base import Spec
+from rmexp.algo.bc import BC
+from rmexp.algo.optim import MultiStep
 from rmexp.errors import NonFiniteError
 from rmexp.loop import run_epoch
 from rmexp.metrics import EpochProgress
+from rmexp.nets.heads import Deterministic
 
 D, A = 5, 3
 
@@ -90,12 +94,76 @@ def test_num_steps_goes_round_the_loader() -> None:
     assert model.gradient_steps == 7
 
 
+def test_a_loader_without_batches_is_said_to_be_empty() -> None:
+    with pytest.raises(ValueError, match="the loader yielded no batch: an empty list"):
+        run_epoch(Foreign(), [], 1, num_steps=3)
+
+
+class AtTheEnd(list[Any]):
+    """Stands at the end of its pass when it is first asked."""
+
+    def __init__(self, items: list[Any]) -> None:
+        super().__init__(items)
+        self.asked = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.asked += 1
+        return iter([]) if self.asked == 1 else super().__iter__()
+
+
+def test_a_loader_may_stand_at_the_end_of_its_pass() -> None:
+    model = Foreign()
+    run_epoch(model, AtTheEnd(batches(2)), 1, num_steps=3)
+    assert model.gradient_steps == 3
+
+
+def test_a_device_may_be_a_word() -> None:
+    model = Foreign()
+    model.device = "cpu"  # pyright: ignore[reportAttributeAccessIssue]
+    assert run_epoch(model, batches(2), 1)["time/train_batch_s"] > 0
+
+
 def test_a_torch_dataloader_feeds_the_loop() -> None:
     rows = [{"x": torch.randn(D), "y": torch.randn(A)} for _ in range(10)]
     loader: Any = DataLoader(rows, batch_size=4)  # type: ignore[arg-type]
     model = Foreign()
     run_epoch(model, loader, epoch=1)
     assert model.gradient_steps == 3
+
+
+def test_a_torch_dataloader_feeds_an_algorithm_of_ours() -> None:
+    shapes = {"object": (4,), "robot0_eef_pos": (3,)}
+    windows = [
+        {
+            "obs": {key: torch.randn(1, *shape) for key, shape in shapes.items()},
+            "actions": torch.rand(1, A) * 2 - 1,
+        }
+        for _ in range(10)
+    ]
+    spec = Spec(
+        obs_shapes=shapes,
+        goal_shapes={},
+        ac_dim=A,
+        frame_stack=1,
+        seq_length=1,
+        total_steps=9,
+        seed=0,
+    )
+    algo = BC(
+        actor_layer_dims=[13],
+        head=Deterministic(l2_weight=1.0, l1_weight=0.0, cos_weight=0.0),
+        optimizer="adam",
+        lr=1e-2,
+        lr_schedule=MultiStep(epochs=[], decay_factor=1.0),
+        l2_regularization=0.0,
+        max_grad_norm=None,
+        spec=spec,
+        device=torch.device("cpu"),
+    )
+    loader: Any = DataLoader(windows, batch_size=4)  # type: ignore[arg-type]
+    losses = [run_epoch(algo, loader, epoch)["loss"] for epoch in range(1, 30)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert algo.optimizers["actor"].steps == 3 * 29
 
 
 def test_validation_leaves_no_trace() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,57 @@ def test_a_checkpoint_cannot_choose_code(trained: Path) -> None:
     checkpoint.save(trained, {k: v for k, v in content.items() if k != "format"})
     with pytest.raises(CheckpointError, match=r"algo\.head\._target_ .* trust=\[my_lab"):
         Policy.load(trained)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = checkpoint.load(path)
+    change(content)
+    checkpoint.save(path, {k: v for k, v in content.items() if k != "format"})
+
+
+def widen(content: dict[str, Any]) -> None:
+    content["spec"]["ac_dim"] = 9
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.pop("config"), "not the checkpoint of a run: it has no `config`; give one"),
+        (lambda c: c.update(config=3), "it has no `config.algo`"),
+        (lambda c: c["config"].pop("rollout"), "it has no `config.rollout`; give one"),
+        (lambda c: c["config"]["algo"].update(lr="fast"), "algo.lr: 'fast' .* is not a number"),
+        (widen, "do not fit .*size mismatch for actor.decoder.*changed after it was written"),
+        (lambda c: c["algo"].pop("nets"), "do not fit .*KeyError: 'nets'"),
+        (lambda c: c["algo"]["nets"].popitem(), "do not fit .*Missing key"),
+        (lambda c: c["spec"].pop("seed"), "do not fit .*'seed'"),
+        (lambda c: c.update(spec=None), "do not fit .*TypeError"),
+    ],
+)
+def test_a_checkpoint_that_cannot_act_is_refused(
+    trained: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    rewrite(trained, change)
+    with pytest.raises(CheckpointError, match=f"(?s){said}") as error:
+        Policy.load(trained)
+    assert str(trained) in str(error.value)
+
+
+def test_the_device_is_the_runs_unless_told(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def device(name: str) -> torch.device:
+        asked.append(name)
+        return CPU
+
+    monkeypatch.setattr("rmexp.build.device", device)
+    rewrite(trained, lambda content: content["config"].update(device="cuda:3"))
+    Policy.load(trained)
+    Policy.load(trained, device="auto")
+    assert asked == ["cuda:3", "auto"]
+
+
+def test_a_foreign_checkpoint_is_told_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.pt"
+    checkpoint.save(path, {})
+    with pytest.raises(CheckpointError, match=r"foreign\.pt: .* no `config`, `spec`, `env_args`"):
+        Policy.load(path)

@@ -43,7 +43,7 @@ def assert_equal(run: Path, whole: Path) -> None:
     assert rows(run) == rows(whole)
     a, b = (checkpoint.load(path / "checkpoints" / "last.pt") for path in (run, whole))
     assert a["loader"] == b["loader"]
-    assert a["best"] == b["best"]
+    assert a["selection"] == b["selection"]
     for key, value in b["algo"]["nets"].items():
         assert torch.equal(a["algo"]["nets"][key], value), key
 

@@ -21,7 +21,7 @@ from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
 from rmexp.nets.critics import TD_LOSSES, Critics, Multiplier, Obs, start_small
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.heads import Outputs
+from rmexp.nets.heads import Outputs, require_head
 from rmexp.nets.tanh_gaussian import TanhGaussian
 from rmexp.nets.targets import Target, polyak_update
 
@@ -68,6 +68,7 @@ class CQL(Algo):
         device: torch.device,
     ) -> None:
         super().__init__(spec, device)
+        require_head(head, TanhGaussian, "tanh_gaussian")
         self.transitions = Transitions(spec, device, n_step=n_step, discount=discount)
         self.encoder, self.head = encoder, head
         self.tau, self.td_loss = tau, TD_LOSSES[td_loss]

@@ -20,7 +20,7 @@ from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
 from rmexp.nets.critics import TD_LOSSES, Critics, Value, start_small
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.heads import Density
+from rmexp.nets.heads import Density, require_head
 from rmexp.nets.targets import Target, polyak_update
 
 
@@ -61,6 +61,7 @@ class IQL(Algo):
         device: torch.device,
     ) -> None:
         super().__init__(spec, device)
+        require_head(head, Density, "a density: gaussian_wide, gaussian, gmm or tanh_gaussian")
         self.transitions = Transitions(spec, device, n_step=1, discount=discount)
         self.encoder, self.head = encoder, head
         self.expectile, self.temperature = expectile, temperature

@@ -14,6 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rmexp.errors import require
+
+AT_LEAST_0 = "at least 0 and finite"
+
 
 class Schedule(ABC):
     """The learning rate's factor as a function of finished epochs and gradient steps."""
@@ -27,6 +31,7 @@ class MultiStep(Schedule):
     """Multiply by `decay_factor` after each of `epochs`; an empty list keeps the rate constant."""
 
     def __init__(self, *, epochs: list[int], decay_factor: float) -> None:
+        require(0 <= decay_factor < math.inf, "lr_schedule.decay_factor", decay_factor, AT_LEAST_0)
         self.epochs = epochs
         self.decay_factor = decay_factor
 
@@ -38,6 +43,8 @@ class Linear(Schedule):
     """From 1 to `decay_factor` in a straight line over the first `num_epochs` epochs."""
 
     def __init__(self, *, num_epochs: int, decay_factor: float) -> None:
+        require(num_epochs >= 1, "lr_schedule.num_epochs", num_epochs, "at least 1")
+        require(0 <= decay_factor < math.inf, "lr_schedule.decay_factor", decay_factor, AT_LEAST_0)
         self.num_epochs = num_epochs
         self.decay_factor = decay_factor
 
@@ -54,6 +61,8 @@ class Cosine(Schedule):
     """
 
     def __init__(self, *, warmup_steps: int, num_cycles: float) -> None:
+        require(warmup_steps >= 0, "lr_schedule.warmup_steps", warmup_steps, "at least 0")
+        require(0 <= num_cycles < math.inf, "lr_schedule.num_cycles", num_cycles, AT_LEAST_0)
         self.warmup_steps = warmup_steps
         self.num_cycles = num_cycles
 
@@ -78,6 +87,11 @@ class Optimizer:
         schedule: Schedule,
         total_steps: int,
     ) -> None:
+        require(0 <= lr < math.inf, "lr", lr, AT_LEAST_0)
+        decay = l2_regularization
+        require(0 <= decay < math.inf, "l2_regularization", decay, AT_LEAST_0)
+        limit = max_grad_norm
+        require(limit is None or limit > 0, "max_grad_norm", limit, "above 0, or null for no limit")
         self.parameters = list(parameters)
         self.max_grad_norm = max_grad_norm
         self.schedule = schedule

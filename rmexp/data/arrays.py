@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+SPARSE_BYTES = 64 << 20  # arrays below this size may be as sparse as they like
+MAX_COMPRESSION = 1100  # deflate cannot do better than 1032:1
+MAX_CHUNK_BYTES = 1 << 30
+
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -41,6 +45,18 @@ class ArraySpec:
     @property
     def num_bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+    def too_costly(self, stored_bytes: int, chunk: tuple[int, ...] | None) -> str | None:
+        """Why the array must not be read, when it asks for far more memory than it has data."""
+        if self.num_bytes > SPARSE_BYTES and self.num_bytes > MAX_COMPRESSION * stored_bytes:
+            return (
+                f"declares shape {self.shape} ({self.num_bytes:,} bytes) and stores "
+                f"{stored_bytes:,} bytes; the file is damaged or hostile"
+            )
+        chunk_bytes = 0 if chunk is None else math.prod(chunk) * self.dtype.itemsize
+        if chunk_bytes > MAX_CHUNK_BYTES:
+            return f"is stored in chunks of {chunk_bytes:,} bytes; write it again with smaller ones"
+        return None
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:

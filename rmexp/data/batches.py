@@ -10,9 +10,32 @@ from torch import Tensor
 
 from rmexp.data.episodes import Block
 from rmexp.data.windows import Windows
+from rmexp.errors import ConfigError, DatasetError
 
 Batch = dict[str, Any]
 BATCH_KEYS = ("obs", "next_obs", "goal_obs", "actions", "rewards", "dones", "pad_mask", "index")
+
+
+def entries(wanted: Sequence[str] | None, missing: Mapping[str, str]) -> list[str]:
+    """The entries of a batch: those wanted, or all there are.
+
+    Args:
+        wanted: names of `BATCH_KEYS`; None is all that are not missing.
+        missing: entry -> why there is none.
+
+    Raises:
+        ConfigError: there is no such entry.
+        DatasetError: one that is wanted is missing.
+    """
+    if wanted is None:
+        return [key for key in BATCH_KEYS if key not in missing]
+    unknown = sorted(set(wanted) - set(BATCH_KEYS))
+    if unknown:
+        raise ConfigError(f"no batch entry {unknown[0]!r}; there are {', '.join(BATCH_KEYS)}")
+    for key in wanted:
+        if key in missing:
+            raise DatasetError(f"{key} is needed for this algorithm: {missing[key]}")
+    return list(wanted)
 
 
 class Frames(Protocol):

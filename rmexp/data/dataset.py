@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from rmexp.data.batches import BATCH_KEYS, BatchAssembler
+from rmexp.data.batches import BatchAssembler, entries
 from rmexp.data.checks import check_action_range, check_finite, constant_dimensions
 from rmexp.data.episodes import read_block
 from rmexp.data.fingerprint import combined, fingerprint
@@ -18,7 +18,7 @@ from rmexp.data.images import ImageSet
 from rmexp.data.inventory import Inventory, take_inventory
 from rmexp.data.loader import Loader, Order, in_order, shuffled, weighted
 from rmexp.data.normalize import Stats, action_stats, normalize_, obs_stats
-from rmexp.data.placement import Placement, free_memory, resolve
+from rmexp.data.placement import Placement, free_memory, full_device, resolve
 from rmexp.data.splits import split_demos
 from rmexp.data.windows import Windows, WindowSpec
 from rmexp.errors import ConfigError, DatasetError
@@ -243,7 +243,7 @@ class Dataset:
         device: torch.device | str,
     ) -> Loader:
         wanted = self._wanted(keys)
-        target = _full_device(device)
+        target = full_device(device)
         self._placed = resolve(self._placement, self._num_bytes, target)
         home = target if self._placed == "device" else torch.device("cpu")
         self._block = self._block.to(home)
@@ -265,21 +265,13 @@ class Dataset:
         )
 
     def _wanted(self, keys: Sequence[str] | None) -> list[str]:
-        """The batch entries to gather; DatasetError for one that the file lacks."""
+        """The batch entries to gather."""
         missing = dict(self._inventory.missing)
         if not self._goals:
             missing["goal_obs"] = "dataset.goal_mode is null; dataset.goal_mode=last gives goals"
         elif "next_obs" in missing:
             missing["goal_obs"] = missing["next_obs"]
-        if keys is None:
-            return [key for key in BATCH_KEYS if key not in missing]
-        unknown = sorted(set(keys) - set(BATCH_KEYS))
-        if unknown:
-            raise ConfigError(f"no batch entry {unknown[0]!r}; there are {', '.join(BATCH_KEYS)}")
-        for key in keys:
-            if key in missing:
-                raise DatasetError(f"{key} is needed for this algorithm: {missing[key]}")
-        return list(keys)
+        return entries(keys, missing)
 
 
 def _check_options(
@@ -303,11 +295,3 @@ def _check_options(
     for name, value in (("frame_stack", frame_stack), ("seq_length", seq_length)):
         if value < 1:
             raise ConfigError(f"dataset.{name} is {value}; at least 1 is needed")
-
-
-def _full_device(device: torch.device | str) -> torch.device:
-    """The device with its number, so that `cuda` and `cuda:0` are one."""
-    named = torch.device(device)
-    if named == torch.device("cuda"):
-        return torch.device("cuda", torch.cuda.current_device())
-    return named

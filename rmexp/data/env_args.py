@@ -22,6 +22,6 @@ def parse_env_args(
     if "type" in env_args:
         return env_args, None
     if declared_type is None:
-        return env_args, "env_args has no `type`; rollouts need it"
+        return env_args, "env_args has no `type`; rollouts take it for robosuite's"
     env_args["type"] = declared_type
     return env_args, f"env_args has no `type`; {declared_type} is used, the attribute of `data`"

@@ -7,7 +7,6 @@ it is allocated.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +27,6 @@ from rmexp.data.layouts import describe_unusable, not_a_file
 from rmexp.errors import DatasetError
 
 MAX_SOFT_LINKS = 8
-SPARSE_BYTES = 64 << 20  # arrays below this size may be as sparse as they like
-MAX_COMPRESSION = 1100  # deflate cannot do better than 1032:1
-MAX_CHUNK_BYTES = 1 << 30
 
 # The low-level handles: a file has thousands of arrays, and these open several times faster.
 Group = h5g.GroupID
@@ -253,19 +249,9 @@ class DemoFile:
                 f"{self.path}: {where} keeps its data in another file, which is not followed; "
                 "copy the data in"
             )
-        stored = node.get_storage_size()
-        if spec.num_bytes > SPARSE_BYTES and spec.num_bytes > MAX_COMPRESSION * stored:
-            raise DatasetError(
-                f"{self.path}: {where} declares shape {spec.shape} ({spec.num_bytes:,} bytes) and "
-                f"stores {stored:,} bytes; the file is damaged or hostile"
-            )
-        if layout == h5d.CHUNKED:
-            chunk = math.prod(plist.get_chunk()) * spec.dtype.itemsize
-            if chunk > MAX_CHUNK_BYTES:
-                raise DatasetError(
-                    f"{self.path}: {where} is stored in chunks of {chunk:,} bytes; write it again "
-                    "with smaller ones"
-                )
+        chunk = plist.get_chunk() if layout == h5d.CHUNKED else None
+        if reason := spec.too_costly(node.get_storage_size(), chunk):
+            raise DatasetError(f"{self.path}: {where} {reason}")
         return spec
 
 

@@ -5,7 +5,6 @@ Every structural fault is found here, from declarations alone, before an array i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from rmexp.data.hdf5 import DemoFile
 from rmexp.data.layouts import without_obs
 from rmexp.data.splits import Split
 from rmexp.errors import DatasetError
+from rmexp.suggest import nearest
 
 OPTIONAL = ("next_obs", "rewards", "dones")
 
@@ -179,11 +179,9 @@ def _shared_by_all(
 
 def _pick(file: DemoFile, demo: str, key: str, there: Mapping[str, ArraySpec]) -> ArraySpec:
     if key not in there:
-        close = difflib.get_close_matches(key, there, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise DatasetError(
-            f"{file.path}: {demo} has no observation {key!r}{hint} It has {', '.join(there)}"
-        )
+        hint = nearest(key, there)
+        listing = f"{' It' if hint else '; it'} has {', '.join(there)}"
+        raise DatasetError(f"{file.path}: {demo} has no observation {key!r}{hint}{listing}")
     spec = there[key]
     if not spec.is_numeric or len(spec.shape) == 0 or spec.width == 0:
         raise DatasetError(

@@ -39,6 +39,14 @@ def resolve(placement: Placement, num_bytes: int, device: torch.device) -> Place
     return "ram" if num_bytes <= MEMORY_SHARE * free_memory() else "mmap"
 
 
+def full_device(device: torch.device | str) -> torch.device:
+    """The device with its number, so that `cuda` and `cuda:0` are one."""
+    named = torch.device(device)
+    if named == torch.device("cuda"):
+        return torch.device("cuda", torch.cuda.current_device())
+    return named
+
+
 def _meminfo_available() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

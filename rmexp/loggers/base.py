@@ -30,6 +30,7 @@ class RunInfo:
     job_type: str
     resumed: bool
     total_epochs: int
+    git: dict[str, Any] | None = None  # of the code: commit, branch, dirty, remote
 
 
 class Logger(ABC):
@@ -76,7 +77,11 @@ class Record(Protocol):
 
 
 class LoggerGroup:
-    """The record and its views as one object; `seconds` is the time all of them have taken."""
+    """The record and its views as one object.
+
+    `seconds` is cumulative: what all calls since the construction have taken. A caller that wants
+    an epoch's share subtracts what it read an epoch earlier.
+    """
 
     def __init__(self, record: Record, views: Sequence[Logger]) -> None:
         self.seconds = 0.0

@@ -2,7 +2,7 @@
 
 The live line is our own (carriage return, erase, at most the terminal's width) and is erased before
 any log record is printed, so it never mixes with Hydra's logging; without a terminal there are only
-plain lines, one per epoch.
+plain lines, one per epoch. The plain lines also go to the run's log file, before the terminal.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from rich.box import ROUNDED
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,8 @@ from rmexp.loggers.report import (
     summary_rows,
 )
 
+_log = logging.getLogger(__name__)
+
 _HEADER_EVERY = 20
 _ERASE = "\r\x1b[2K"
 
@@ -41,7 +44,7 @@ class ConsoleLogger(Logger):
     def __init__(self, *, stream: TextIO | None = None, width: int | None = None) -> None:
         self._stream = stream or sys.stdout
         self.is_live = self._stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-        self._console = Console(
+        self._console = _RaisingConsole(
             file=self._stream, force_terminal=self.is_live, width=width, highlight=False
         )
         self._erase = _EraseBeforeRecords(self)
@@ -98,8 +101,10 @@ class ConsoleLogger(Logger):
         self.clear()
         self._epochs_done += 1
         self._losses |= {k: row[k] for k in ("train/loss", "valid/loss") if k in row}
+        plain = f"epoch {self._of_total(epoch)}: {report.plain()}"
+        _write_to_log_files(plain)
         if not self.is_live:
-            self._print(f"epoch {self._of_total(epoch)}: {report.plain()}")
+            self._print(plain)
             return
         if self._rows_since_header % _HEADER_EVERY == 0:
             self._print(Text(self._cells(EpochReport.header(), "epoch"), style="bold"))
@@ -138,8 +143,11 @@ class ConsoleLogger(Logger):
         title = "finished" if exit_code == 0 else f"stopped with exit code {exit_code}"
         rows, links = summary_rows({**self._losses, **summary}), summary_links(summary)
         pad = max((len(label) for label, _ in [*rows, *links]), default=0)
+        plain = [title, *(f"  {label:<{pad}}  {text}" for label, text in [*rows, *links])]
+        for line in plain:
+            _write_to_log_files(line)
         if not self.is_live:
-            for line in (title, *(f"  {label:<{pad}}  {text}" for label, text in [*rows, *links])):
+            for line in plain:
                 self._print(line)
             return
         if rows:
@@ -150,7 +158,7 @@ class ConsoleLogger(Logger):
                 grid.add_row(Text(label, style="bold"), Text(text))
             style = "green" if exit_code == 0 else "red"
             box = Panel(grid, title=title, box=ROUNDED, border_style=style, expand=False)
-            self._console.print(box)
+            self._print(box, soft_wrap=False)
         for label, text in links:
             self._print(Text.assemble((f"  {label:<{pad}}  ", "bold"), text))
 
@@ -172,18 +180,49 @@ class ConsoleLogger(Logger):
         line = f"{epoch:>{max(5, len(str(self._total_epochs)))}}  {cells}"
         return line[: self._console.width]
 
-    def _print(self, line: str | Text) -> None:
-        """Whole lines only: the terminal wraps long ones itself, so that they can be copied."""
-        self._console.print(line, soft_wrap=True, markup=False)
+    def _print(self, content: RenderableType, *, soft_wrap: bool = True) -> None:
+        """Whole lines: the terminal wraps long ones itself, so that they can be copied."""
+        try:
+            self._console.print(content, soft_wrap=soft_wrap, markup=False)
+        except OSError as error:
+            self._give_up(error)
 
     def _draw(self, text: str) -> None:
         try:
             self._stream.write(_ERASE + text[: self._console.width - 1])
             self._stream.flush()
-        except OSError:  # the terminal went away; training is not its business
-            self.is_live = False
+        except OSError as error:
+            self._give_up(error)
         else:
             self._line_shown = bool(text)
+
+    def _give_up(self, error: OSError) -> None:
+        """The terminal, or the reader of a pipe, went away; training is not its business."""
+        self.is_live = self._line_shown = False
+        self._console.quiet = True
+        with suppress(OSError):  # not a real file
+            # What is still buffered has to go somewhere, or Python's own exit would fail.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(nowhere, self._stream.fileno())
+            finally:
+                os.close(nowhere)
+        _log.warning("the output cannot be written any more (%s); training goes on", error)
+
+
+class _RaisingConsole(Console):
+    """Leaves a broken pipe to the caller, where rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError("the reader of the output has gone")
+
+
+def _write_to_log_files(line: str) -> None:
+    """A record for the root logger's files only: the terminal has the line already."""
+    record = _log.makeRecord(_log.name, logging.INFO, __file__, 0, "%s", (line,), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 class _EraseBeforeRecords(logging.Filter):

@@ -13,7 +13,6 @@ _PHASES = ("train", "valid", "rollout")
 _RESULTS = {"rollout/final": "final success", "best": "max over epochs"}
 _LOSSES = {
     "best/loss": "best loss",
-    "valid/best_loss": "best valid loss",
     "valid/loss": "valid loss",
     "train/loss": "train loss",
 }

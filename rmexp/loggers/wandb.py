@@ -7,6 +7,7 @@ The id stands in `<run_dir>/wandb_id`, so that a resumed run continues the same 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from rmexp.atomic import write_atomically
 from rmexp.loggers.base import Logger, RunInfo
 from rmexp.loggers.report import path_for_shell
+from rmexp.loggers.wandb_environment import INHERITED_SERVICE, WandbEnvironment
 
 if TYPE_CHECKING:
     import wandb
 
 _log = logging.getLogger(__name__)
 
-# Of these wandb would otherwise write to the user's home.
-_HOME_DIRS = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data"}
+_LONGEST_NAME = 128  # what the server accepts
 # Every other metric is drawn over the epoch.
 _BY_GLOBAL_STEP = ("train/*", "optimizer/*")
 
@@ -46,6 +47,7 @@ class WandbLogger(Logger):
         self._entity = entity
         self._mode = mode
         self._settings = {
+            "disable_git": True,  # it would look at the working directory, not at the code
             "silent": True,
             "console": "off",
             "init_timeout": init_timeout,
@@ -56,14 +58,14 @@ class WandbLogger(Logger):
         self._run_dir = Path()
         self._run: wandb.Run | None = None
         self._is_broken = False
-        self._env_before: dict[str, str | None] = {}
+        self._environment = WandbEnvironment()
         self._with_extremes: set[str] = set()
 
     def start(self, info: RunInfo) -> None:
         self._run_dir = info.run_dir
         if self._mode == "disabled":
             return
-        self._keep_out_of_home()
+        self._environment.prepare(info.run_dir)
         self._set_up()
         mode = self._choose_mode()
         if mode == "disabled":
@@ -148,26 +150,33 @@ class WandbLogger(Logger):
             raise
         finally:
             self._run = None
-            self._restore_environment()
+            self._environment.restore()
 
     def _set_up(self) -> None:
         import wandb
 
-        wandb.setup(settings=self._build_settings())  # silent from the first message on
+        try:
+            wandb.setup(settings=self._build_settings())  # silent from the first message on
+        except Exception:
+            if INHERITED_SERVICE not in os.environ:
+                raise
+            # A parent process that used wandb named its service here, and the service is gone.
+            del os.environ[INHERITED_SERVICE]
+            _tear_down()
+            wandb.setup(settings=self._build_settings())
 
     def _choose_mode(self) -> str:
         """online, offline or disabled; `auto` is decided here and said in one line."""
         import wandb
 
-        configured = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
-        mode = configured if self._mode == "auto" else self._mode
+        wish = self._environment.mode() if self._mode == "auto" else self._mode
+        mode = wish or wandb.setup().settings.mode
         if mode in ("disabled", "offline", "dryrun"):
             return "disabled" if mode == "disabled" else "offline"
         if _has_credentials():
             return "online"
-        asked = self._mode == "online" or "WANDB_MODE" in os.environ
         _log.log(
-            logging.WARNING if asked else logging.INFO,
+            logging.WARNING if wish else logging.INFO,
             "W&B has no credentials (`wandb login` stores them): offline; later: %s",
             self._sync_command(),
         )
@@ -200,19 +209,19 @@ class WandbLogger(Logger):
             id=_run_id(info.run_dir),
             resume="allow",
             reinit="finish_previous",
-            name=info.name,
+            name=_shortened(info.name),
             tags=info.tags,
-            group=info.group,
+            group=info.group and _shortened(info.group),
             job_type=info.job_type,
-            config=info.config,
-            settings=self._build_settings(),
+            config={**info.config, **({"provenance/git": info.git} if info.git else {})},
+            settings=self._build_settings(**_git_settings(info.git or {})),
         )
 
-    def _build_settings(self) -> wandb.Settings:
-        """Our settings, without any that the installed version does not accept."""
+    def _build_settings(self, **more: Any) -> wandb.Settings:
+        """Our settings and `more`, without any that the installed version does not accept."""
         import wandb
 
-        wanted: dict[str, Any] = dict(self._settings)
+        wanted: dict[str, Any] = {**self._settings, **more}
         while True:
             try:
                 return wandb.Settings(**wanted)
@@ -247,19 +256,6 @@ class WandbLogger(Logger):
         pattern = "run-*" if online else "offline-run-*"
         return f"wandb sync {path_for_shell(self._run_dir / 'wandb')}/{pattern}"
 
-    def _keep_out_of_home(self) -> None:
-        for variable, name in _HOME_DIRS.items():
-            self._env_before[variable] = os.environ.get(variable)
-            os.environ.setdefault(variable, str(self._run_dir / "wandb" / name))
-
-    def _restore_environment(self) -> None:
-        for variable, value in self._env_before.items():
-            if value is None:
-                os.environ.pop(variable, None)
-            else:
-                os.environ[variable] = value
-        self._env_before = {}
-
 
 def _has_credentials() -> bool:
     """Whether wandb itself finds any (environment, netrc, settings), without prompt or saving."""
@@ -271,6 +267,21 @@ def _has_credentials() -> bool:
         wbauth.authenticate_session(host=host, source="rmexp", prompt=False, update_session=False)
         is not None
     )
+
+
+def _git_settings(git: Mapping[str, Any]) -> dict[str, Any]:
+    """What the UI shows as the run's git state."""
+    named = {"git_commit": git.get("commit"), "git_remote_url": git.get("remote")}
+    return {key: value for key, value in named.items() if value}
+
+
+def _shortened(name: str) -> str:
+    """Beginning and end of a name that is too long, kept apart from others by a hash between."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    middle = f"~{hashlib.sha256(name.encode()).hexdigest()[:8]}~"
+    kept = _LONGEST_NAME - len(middle)
+    return name[: kept // 2] + middle + name[len(name) - (kept - kept // 2) :]
 
 
 def _run_id(run_dir: Path) -> str:

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmexp.draws import Draws
+from rmexp.errors import ConfigError
+from rmexp.errors import require
 
 Outputs = Mapping[str, Tensor]
 
@@ -88,6 +90,14 @@ class Density(Head):
         return {"loss": -log_likelihood, "log_likelihood": log_likelihood}
 
 
+def require_head(head: Head, kind: type[Head], choices: str) -> None:
+    """Refuse a head that an algorithm cannot train; `choices` are those it can."""
+    if not isinstance(head, kind):
+        raise ConfigError(
+            f"algo/head: this algorithm cannot train a {type(head).__name__}; it needs {choices}"
+        )
+
+
 class Gaussian(Density):
     """A diagonal Gaussian with a tanh mean; its scale starts at `init_std`.
 
@@ -97,6 +107,8 @@ class Gaussian(Density):
     def __init__(
         self, *, init_std: float, min_std: float, fixed_std: bool, low_noise_eval: bool
     ) -> None:
+        require(0 < init_std < math.inf, "head.init_std", init_std, "above 0 and finite")
+        require(0 <= min_std < math.inf, "head.min_std", min_std, "at least 0 and finite")
         self.init_std = init_std
         self.min_std = min_std
         self.fixed_std = fixed_std
@@ -129,6 +141,8 @@ class GMM(Density):
     """
 
     def __init__(self, *, num_modes: int, min_std: float, low_noise_eval: bool) -> None:
+        require(num_modes >= 1, "head.num_modes", num_modes, "at least 1")
+        require(0 <= min_std < math.inf, "head.min_std", min_std, "at least 0 and finite")
         self.num_modes = num_modes
         self.min_std = min_std
         self.low_noise_eval = low_noise_eval

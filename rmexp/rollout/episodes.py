@@ -67,7 +67,7 @@ def run_episodes(
             pool tries no more videos; the episodes are the same with and without.
         video_size: height and width of an episode's picture, in pixels.
         camera: the view; None is the task's usual one.
-        should_stop: called before every step; raises to break off.
+        should_stop: called before every step and while waiting; raises to break off.
         progress: called after every episode with (episodes done, episodes in all).
 
     Raises:
@@ -150,7 +150,7 @@ class _Rollout:
             self.should_stop()  # who stops the run may have stopped the simulators, too
             raise
         except BaseException:
-            self.pool.close()  # its answers to come belong to this rollout
+            self.pool.kill()  # its answers to come belong to this rollout
             raise
 
     def records(self) -> list[EpisodeRecord]:
@@ -217,7 +217,7 @@ class _Rollout:
 
     def _collect(self, envs: list[int]) -> dict[int, Reply]:
         began = time.perf_counter()
-        replies = self.pool.collect(envs)
+        replies = self.pool.collect(envs, self.should_stop)
         self.seconds["wait_s"] += time.perf_counter() - began
         return replies
 

@@ -1,23 +1,16 @@
 """Simulators in processes of their own, which simulate at the same time.
 
-A worker is a fresh interpreter that shares only the import path with its parent: no fork (the
-parent has threads and perhaps a GPU), and no second run of the parent's `__main__`, which
-multiprocessing's spawn would import.
+The pool sends, waits, and turns whatever goes wrong in a worker into one error that names the
+episode; how a process starts and ends is `rmexp.rollout.worker_process`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import connection
 from typing import Any
@@ -27,21 +20,11 @@ import numpy as np
 from rmexp.errors import RolloutError
 from rmexp.rollout.environments import Environment
 from rmexp.rollout.worker import Failure, Ready, Reply, View
+from rmexp.rollout.worker_process import WorkerProcess
 
 ANSWER_S = 300.0
 CLOSE_S = 10.0
-_START = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # the parent decides
-    "from rmexp.rollout.worker import main; main({descriptor}, {parent})"
-)
-_VARIABLES = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "PYTHONUNBUFFERED": "1",  # last words survive a crash
-}
+POLL_S = 0.5
 
 
 class RenderingError(RolloutError):
@@ -71,7 +54,7 @@ class EnvPool:
         self.no_video: str | None = None
         """Why no more videos are tried, once that is known."""
         self._make_env = _pickled(make_env)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         weakref.finalize(self, _end, self._workers)
 
     def reset(self, seeds: Mapping[int, int], view: View | None = None) -> dict[int, Reply]:
@@ -97,8 +80,13 @@ class EnvPool:
         self._workers[env].step += 1
         self._submit(env, "step", action)
 
-    def collect(self, envs: Iterable[int]) -> dict[int, Reply]:
+    def collect(
+        self, envs: Iterable[int], should_stop: Callable[[], None] | None = None
+    ) -> dict[int, Reply]:
         """Wait for the answer of every environment in `envs`, in whatever order they come.
+
+        `should_stop` is called every half second without an answer; it raises to break off, which
+        kills the workers: a simulator that hangs, or takes long to start, holds up no signal.
 
         Raises:
             RolloutError: a simulator raised, died or stays silent; all workers have been ended.
@@ -108,11 +96,14 @@ class EnvPool:
         replies: dict[int, Reply] = {}
         while waiting:
             patience = min(self._workers[env].deadline for env in waiting.values())
-            ready = connection.wait(list(waiting), max(0.0, patience - time.monotonic()))
-            if not ready:
+            left = max(0.0, patience - time.monotonic())
+            ready = connection.wait(list(waiting), min(left, POLL_S))
+            if not ready and left > POLL_S:
+                self._ask(should_stop)
+            elif not ready:
                 env = min(waiting.values(), key=lambda env: self._workers[env].deadline)
                 text = f"no answer for {self.answer_s:g} s; the simulator seems to hang"
-                self._workers[env].process.kill()
+                self._workers[env].kill()
                 raise self._failure(env, text, self._workers[env].output())
             for pipe in ready:
                 env = waiting[pipe]  # pyright: ignore[reportArgumentType]
@@ -126,7 +117,21 @@ class EnvPool:
         """End all worker processes; the next reset would start them again."""
         _end(self._workers)
 
-    def _running(self, env: int) -> _Worker:
+    def kill(self) -> None:
+        """The same, at once and whatever the workers are doing."""
+        for worker in self._workers.values():
+            worker.kill()
+        _end(self._workers)
+
+    def _ask(self, should_stop: Callable[[], None] | None) -> None:
+        try:
+            if should_stop is not None:
+                should_stop()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _running(self, env: int) -> WorkerProcess:
         if not 0 <= env < self.num_envs:
             raise ValueError(f"environment {env}: the pool has 0 to {self.num_envs - 1}")
         worker = self._workers.get(env)
@@ -134,7 +139,7 @@ class EnvPool:
             worker.end(time.monotonic())
             worker = None
         if worker is None:
-            self._workers[env] = _Worker()
+            self._workers[env] = WorkerProcess()
             self._submit(env, "make", self._make_env)
         return self._workers[env]
 
@@ -169,7 +174,7 @@ class EnvPool:
 
     def _death(self, env: int) -> RolloutError:
         worker = self._workers[env]
-        text = f"the simulator's process {_how_it_ended(worker.process)}"
+        text = f"the simulator's process {worker.how_it_ended(CLOSE_S)}"
         output = worker.output()
         said = output.partition("Fatal Python error")[0].split("\n")
         if last := next((line.strip() for line in reversed(said) if line.strip()), ""):
@@ -197,55 +202,7 @@ class WorkerOutput(Exception):
     """What a worker printed, or the traceback that it sent: for the log."""
 
 
-class _Worker:
-    """A worker process, seen from its parent."""
-
-    def __init__(self) -> None:
-        here, there = socket.socketpair()
-        with there:
-            self._output = tempfile.TemporaryFile("a+b")  # noqa: SIM115
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _start(there.fileno())],
-                env={**os.environ, **_VARIABLES, "PYTHONPATH": _import_path()},
-                pass_fds=[there.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-            )
-        self.pipe = connection.Connection(here.detach())
-        self.operations: deque[str] = deque()
-        """Submitted and not answered yet."""
-        self.deadline = 0.0
-        self.seed: int | None = None
-        self.step = 0
-        self.view: View | None = None
-        self._owner = os.getpid()
-
-    def output(self) -> str:
-        """The end of what the process printed."""
-        size = self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(0, size - 4096))
-        return self._output.read().decode(errors="replace").strip()
-
-    def ask_to_end(self) -> None:
-        if self._owner == os.getpid():  # a forked copy of the parent has no say
-            with contextlib.suppress(OSError):  # it is dead already
-                self.pipe.send(None)
-        self.pipe.close()
-
-    def end(self, deadline: float) -> None:
-        """Wait for the process, which was asked to end, and kill it at the deadline."""
-        self.pipe.close()
-        if self._owner == os.getpid():
-            try:
-                self.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._output.close()
-
-
-def _end(workers: dict[int, _Worker]) -> None:
+def _end(workers: dict[int, WorkerProcess]) -> None:
     deadline = time.monotonic() + CLOSE_S
     for worker in workers.values():
         worker.ask_to_end()
@@ -266,21 +223,3 @@ def _pickled(make_env: Callable[[], Environment]) -> bytes:
     if b"__main__" in pickled:
         raise RolloutError(f"make_env is defined in the main script; {remedy}")
     return pickled
-
-
-def _start(descriptor: int) -> str:
-    return _START.format(descriptor=descriptor, parent=os.getpid())
-
-
-def _import_path() -> str:
-    return os.pathsep.join(str(entry) or os.getcwd() for entry in sys.path)  # noqa: PTH109
-
-
-def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
-    try:
-        code = process.wait(CLOSE_S)
-    except subprocess.TimeoutExpired:
-        return "closed its pipe"
-    if code == -signal.SIGKILL:
-        return "was killed by SIGKILL (out of memory?)"
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

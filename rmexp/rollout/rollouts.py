@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rmexp.errors import ConfigError, RolloutError
+from rmexp.errors import ConfigError, RolloutError, require
 from rmexp.rollout.environments import make_environment, simulator_missing
 from rmexp.rollout.episodes import ActingPolicy, run_episodes
 from rmexp.rollout.pool import EnvPool
@@ -42,9 +42,15 @@ class Rollouts:
         env_args: Mapping[str, Any] | None,
         obs_keys: Sequence[str],
     ) -> None:
-        for name, value in (("num_episodes", num_episodes), ("num_envs", num_envs)):
-            if value < 1:
-                raise ConfigError(f"rollout.{name}: {value} is too small; at least 1")
+        for least, numbers in (
+            (1, {"num_episodes": num_episodes, "final_episodes": final_episodes}),
+            (1, {"num_envs": num_envs, "horizon": horizon}),
+            (0, {"seed": seed, "final_seed": final_seed, "video_episodes": video_episodes}),
+        ):
+            for name, value in numbers.items():
+                require(value >= least, f"rollout.{name}", value, f"at least {least}")
+        size, allowed = video_size, "even (codecs want that) and at least 16"
+        require(size >= 16 and size % 2 == 0, "rollout.video_size", size, allowed)
         if seed <= final_seed < seed + num_episodes or final_seed <= seed < (
             final_seed + final_episodes
         ):

@@ -1,4 +1,4 @@
-"""A few episodes side by side in one mp4 or GIF; the only file that knows imageio, PyAV, Pillow.
+"""A few episodes side by side in an mp4 or a GIF; the only file that knows imageio and its kin.
 
 A video is a convenience: what stands in its way is reported in words, never as a failed rollout.
 """
@@ -19,8 +19,8 @@ FRAMES_PER_S = 10
 HOLD_S = 1.0
 
 SUFFIXES = (".mp4", ".gif")
-"""mp4 is far smaller and smoother; a GIF plays inside a README."""
-GIF_COLOURS = 128
+"""mp4 is smaller and has all colours; a GIF plays inside a README."""
+GIF_COLOURS = 256
 
 BORDER = 6
 RUNNING = (90, 90, 90)
@@ -73,17 +73,18 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
 def _write_gif(path: Path, frames: Iterator[np.ndarray]) -> None:
     """As a loop in one palette for all frames and without dithering.
 
-    What does not move then has the same colour in every frame and costs no bytes.
+    What does not move then has the same colour in every frame and is not stored again. The octree
+    keeps small things of a rare colour (a cube), which a median cut gives away to the table.
     """
     from PIL import Image
 
     pictures = [Image.fromarray(frame) for frame in frames]
-    sample = pictures[:: max(1, len(pictures) // 8)]
+    sample = [*pictures[:: max(1, len(pictures) // 8)], pictures[-1]]
     width, height = sample[0].size
     mosaic = Image.new("RGB", (width, height * len(sample)))
     for i, picture in enumerate(sample):
         mosaic.paste(picture, (0, i * height))
-    palette = mosaic.quantize(GIF_COLOURS, method=Image.Quantize.MEDIANCUT)
+    palette = mosaic.quantize(GIF_COLOURS, method=Image.Quantize.FASTOCTREE)
     indexed = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     first, *rest = indexed
     duration_ms = round(1000 / FRAMES_PER_S)

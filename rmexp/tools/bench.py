@@ -5,7 +5,6 @@ A benchmark, not a test: a figure over its budget is shown, not an error.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import platform
@@ -24,6 +23,7 @@ from rich.text import Text
 from rmexp.arguments import argument, run_command
 from rmexp.atomic import write_atomically
 from rmexp.errors import ConfigError, RmexpError
+from rmexp.suggest import nearest
 
 if TYPE_CHECKING:
     from rmexp.tools.bench_blocks import Row
@@ -41,16 +41,15 @@ class BenchArguments:
     reference: str | None = argument(
         "a Python interpreter with robomimic, to compare with; null: without", default=None
     )
-    steps: int = argument("steps or batches in a block", default=50)
-    rounds: int = argument("rounds of blocks, of which the median counts", default=20)
+    steps: int = argument("steps or batches in a block", default=20)
+    rounds: int = argument("rounds of blocks, of which the median counts", default=40)
     image_mb: int = argument("size of the image file, in 10^6 bytes", default=64)
     out: str = argument("write every figure here (JSON)", default="bench.json")
 
     def __post_init__(self) -> None:
         for part in self.only:
             if part not in PARTS:
-                near = difflib.get_close_matches(part, PARTS, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = nearest(part, PARTS)
                 raise ConfigError(f"{PROG}: no part {part!r}{hint}; choose of {', '.join(PARTS)}")
         for name in ("steps", "rounds", "image_mb"):
             if getattr(self, name) < 1:

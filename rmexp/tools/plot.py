@@ -114,7 +114,10 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 "or of a sweep"
             )
         found += below
-    return list({path.resolve(): path for path in found}.values())
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def run_names(directories: Sequence[Path]) -> list[str]:

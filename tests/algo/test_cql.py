@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from rmexp.errors import ConfigError
 from tests.algo.offline_rl import (
     RecordedCase,
     StartedCase,
@@ -146,3 +147,8 @@ def test_state_survives_bit_for_bit(bc_start_steps: int) -> None:
 
 def test_acting() -> None:
     acting_is_of_the_row_alone(built(*SMALL), lambda rows: None)
+
+
+def test_another_head_is_refused() -> None:
+    with pytest.raises(ConfigError, match="algo/head"):
+        built(*SMALL, "algo/head=gaussian")

@@ -123,3 +123,8 @@ def test_acting(choice: str) -> None:
 def test_windows_of_several_frames_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"frame_stack=3"):
         built(*SMALL, frame_stack=3)
+
+
+def test_another_head_is_refused() -> None:
+    with pytest.raises(ConfigError, match="algo/head"):
+        built(*SMALL, "algo/head=deterministic")

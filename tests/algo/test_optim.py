@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from rmexp.algo.optim import Cosine, Linear, MultiStep, Optimizer, Schedule
+from rmexp.errors import ConfigError
 
 
 def optimizer(
@@ -97,3 +99,44 @@ def test_counters_survive() -> None:
     again = optimizer(net, Cosine(warmup_steps=4, num_cycles=0.5))
     again.load_state_dict(ours.state_dict())
     assert (again.lr, again.steps) == (ours.lr, 7)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: optimizer(nn.Linear(2, 1), constant(), lr=-1), "lr: -1 must be at least 0"),
+        (lambda: optimizer(nn.Linear(2, 1), constant(), lr=math.nan), "lr: nan must be"),
+        (
+            lambda: optimizer(nn.Linear(2, 1), constant(), l2_regularization=-0.1),
+            "l2_regularization: -0.1 must be at least 0",
+        ),
+        (
+            lambda: optimizer(nn.Linear(2, 1), constant(), max_grad_norm=0),
+            "max_grad_norm: 0 must be above 0, or null",
+        ),
+        (
+            lambda: Linear(num_epochs=0, decay_factor=0.1),
+            "lr_schedule.num_epochs: 0 must be at least 1",
+        ),
+        (
+            lambda: Linear(num_epochs=1, decay_factor=-0.1),
+            "lr_schedule.decay_factor: -0.1 must be at least 0",
+        ),
+        (
+            lambda: MultiStep(epochs=[], decay_factor=math.inf),
+            "lr_schedule.decay_factor: inf must be at least 0 and finite",
+        ),
+        (
+            lambda: Cosine(warmup_steps=-1, num_cycles=0.5),
+            "lr_schedule.warmup_steps: -1 must be at least 0",
+        ),
+        (
+            lambda: Cosine(warmup_steps=0, num_cycles=-0.5),
+            "lr_schedule.num_cycles: -0.5 must be at least 0",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_named(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert str(error.value).startswith(words)

@@ -159,7 +159,12 @@ def lose_key(file: h5py.File) -> None:
         (make_wider, {}, r"demo_2/obs/pos has frames of shape \(3,\) where .* has \(2,\)"),
         (lose_obs, {}, "demo_0 has no obs"),
         (lose_key, {}, "demo_1 has no obs/pos"),
-        (None, {"obs_keys": ["objects"]}, "no observation 'objects'; did you mean 'object'"),
+        (
+            None,
+            {"obs_keys": ["objects"]},
+            r"'objects'; did you mean 'object'\? It has object, pos$",
+        ),
+        (None, {"obs_keys": ["foo"]}, "no observation 'foo'; it has object, pos$"),
         (None, {"obs_keys": []}, "obs_keys is empty; it has object, pos"),
         (None, {"sha256": "0" * 64}, "sha256 is .* expected 0000"),
         (None, {"train_filter": "best"}, "no filter key 'best'"),

@@ -86,7 +86,7 @@ def test_masks_of_variable_length_strings(
     ("env_args", "found", "words"),
     [
         (json.dumps({"env_name": "Lift", "type": 1}), {"env_name": "Lift", "type": 1}, None),
-        (json.dumps({"env_name": "Lift"}), {"env_name": "Lift"}, "has no `type`"),
+        (json.dumps({"env_name": "Lift"}), {"env_name": "Lift"}, "take it for robosuite"),
         ("{broken", None, "is not JSON"),
         ("[1]", None, "is no JSON object"),
         (None, None, None),

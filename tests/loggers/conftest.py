@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,18 @@ def info(tmp_path: Path) -> RunInfo:
         resumed=False,
         total_epochs=5,
     )
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[Path]:
+    """The file of a handler of the root logger, as Hydra configures it for a run."""
+    path = tmp_path / "rmexp.log"
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    yield path
+    logging.getLogger().removeHandler(handler)
+    handler.close()
 
 
 @pytest.fixture

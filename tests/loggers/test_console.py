@@ -1,87 +1,24 @@
 from __future__ import annotations
 
-import io
 import logging
 import re
 
 import pytest
+from console_runs import SUMMARY, Stream, epoch_row, screen, started_console
 
 from rmexp.loggers.base import RunInfo
 from rmexp.loggers.console import ConsoleLogger
-from rmexp.loggers.report import duration, number, time_split
+from rmexp.loggers.report import duration, number, summary_rows, time_split
 
-SUMMARY: dict[str, float | str] = {
-    "rollout/final/success_rate": 0.9,
-    "rollout/final/success_rate_low": 0.786,
-    "rollout/final/success_rate_high": 0.957,
-    "rollout/final/num_episodes": 50.0,
-    "rollout/final/return_mean": 0.9,
-    "best/success_rate": 1.0,
-    "best/success_rate_low": 0.929,
-    "best/success_rate_high": 1.0,
-    "best/num_episodes": 50.0,
-    "best/epoch": 40,
-    "time/total_s": 125.0,
-    "time/train_s": 75.0,
-    "time/rollout_s": 25.0,
-    "paths/run": "outputs/" + "x" * 100,
-    "how_to/sync": "wandb sync outputs/" + "x" * 100,
-}
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 
-class Stream(io.StringIO):
-    """A terminal, or a file that is not one."""
-
-    def __init__(self, *, terminal: bool) -> None:
-        super().__init__()
-        self.terminal = terminal
-
-    def isatty(self) -> bool:
-        return self.terminal
-
-
-def screen(text: str) -> list[str]:
-    """What a terminal shows: carriage returns and erased lines applied, colours dropped."""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        visible = line.rpartition("\x1b[2K")[2]
-        lines.append(re.sub(r"\x1b\[[0-9;]*m", "", visible).replace("\r", ""))
-    return lines
-
-
-def _row(epoch: int, rate: float | None = None) -> dict[str, float]:
-    row = {
-        "train/loss": 1 / epoch,
-        "valid/loss": 2 / epoch,
-        "throughput/steps_per_s": 81.3,
-        "time/train/epoch_s": 1.25,
-        "time/valid/epoch_s": 0.125,
-    }
-    if rate is not None:
-        row |= {
-            "rollout/Lift/success_rate": rate,
-            "rollout/Lift/success_rate_low": max(0.0, rate - 0.1),
-            "rollout/Lift/success_rate_high": min(1.0, rate + 0.1),
-            "rollout/Lift/num_episodes": 50.0,
-            "time/rollout/epoch_s": 31.0,
-        }
-    return row
-
-
-def _console(info: RunInfo, *, terminal: bool, width: int = 80) -> tuple[ConsoleLogger, Stream]:
-    stream = Stream(terminal=terminal)
-    console = ConsoleLogger(stream=stream, width=width)
-    console.start(info)
-    return console, stream
-
-
 def test_without_a_terminal_there_is_one_plain_line_per_epoch(info: RunInfo) -> None:
-    console, stream = _console(info, terminal=False)
+    console, stream = started_console(info, terminal=False)
     for epoch in (1, 2, 3):
         console.progress(epoch, 5, 10, 0.1, 80.0)
         console.status("rolling out")
-        console.log(_row(epoch, 0.5 if epoch == 2 else None), epoch=epoch, global_step=epoch)
+        console.log(epoch_row(epoch, 0.5 if epoch == 2 else None), epoch=epoch, global_step=epoch)
     console.log({"rollout/final/success_rate": 0.9}, epoch=3, global_step=3)
     assert stream.getvalue().splitlines() == [
         "epoch 1/5: train loss 1, valid loss 2, 81.3 steps/s, train 1.25 s, valid 0.125 s",
@@ -96,8 +33,8 @@ def test_without_a_terminal_there_is_one_plain_line_per_epoch(info: RunInfo) -> 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_summary_shows_every_number_and_whole_paths(info: RunInfo, terminal: bool) -> None:
-    console, stream = _console(info, terminal=terminal)
-    console.log(_row(4), epoch=4, global_step=4)
+    console, stream = started_console(info, terminal=terminal)
+    console.log(epoch_row(4), epoch=4, global_step=4)
     console.finish(SUMMARY, 0)
     text = "\n".join(screen(stream.getvalue()))
     assert "finished" in text
@@ -111,11 +48,11 @@ def test_the_summary_shows_every_number_and_whole_paths(info: RunInfo, terminal:
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_nothing_but_paths_is_wider_than_the_terminal(info: RunInfo, width: int) -> None:
-    console, stream = _console(info, terminal=True, width=width)
+    console, stream = started_console(info, terminal=True, width=width)
     for epoch in range(1, 45):
         console.progress(epoch, 99999, 100000, 1.2345e-05, 12345.6)
-        console.log(_row(epoch, 1.0), epoch=epoch, global_step=epoch)
-    console.log({**_row(45), "train/loss": float("nan")}, epoch=45, global_step=1)
+        console.log(epoch_row(epoch, 1.0), epoch=epoch, global_step=epoch)
+    console.log({**epoch_row(45), "train/loss": float("nan")}, epoch=45, global_step=1)
     console.status("s" * 500)
     console.finish({k: v for k, v in SUMMARY.items() if not isinstance(v, str)}, 3)
     drawn = re.split(r"\r\x1b\[2K|\n", stream.getvalue())
@@ -132,12 +69,12 @@ def test_the_live_line_says_where_the_run_stands(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("rmexp.loggers.console.time.monotonic", lambda: now[0])
-    console, stream = _console(info, terminal=True)
+    console, stream = started_console(info, terminal=True)
     console.progress(1, 50, 100, 0.0123, 10.0)
     line = screen(stream.getvalue())[-1]
     assert line == "epoch 1/5  [=====     ] 50/100  loss 0.0123  10 steps/s  ETA 45s"
     now[0] += 100.0
-    console.log(_row(1), epoch=1, global_step=100)
+    console.log(epoch_row(1), epoch=1, global_step=100)
     console.progress(2, 0, 100, None, 0.0)
     assert screen(stream.getvalue())[-1] == "epoch 2/5  [          ] 0/100  0 steps/s  ETA 6m 40s"
     console.clear()
@@ -165,7 +102,7 @@ def test_log_records_do_not_mix_with_the_live_line(info: RunInfo) -> None:
 
 
 def test_a_terminal_that_goes_away_does_not_stop_the_training(info: RunInfo) -> None:
-    console, stream = _console(info, terminal=True)
+    console, stream = started_console(info, terminal=True)
 
     def gone(_text: str) -> int:
         raise BrokenPipeError
@@ -176,16 +113,37 @@ def test_a_terminal_that_goes_away_does_not_stop_the_training(info: RunInfo) -> 
     assert not console.is_live
 
 
+def test_paths_are_aligned_and_whole_at_80_columns(info: RunInfo) -> None:
+    console, stream = started_console(info, terminal=True)
+    paths = {
+        "run": "outputs/2026-01-01",
+        "best_checkpoint": "outputs/2026-01-01/checkpoints/best.pt",
+        "videos": "outputs/2026-01-01/videos",
+    }
+    console.finish({"train/loss": 0.5, **{f"paths/{k}": v for k, v in paths.items()}}, 0)
+    lines = screen(stream.getvalue())
+    assert lines[3:] == [
+        "  run              outputs/2026-01-01",
+        "  best checkpoint  outputs/2026-01-01/checkpoints/best.pt",
+        "  videos           outputs/2026-01-01/videos",
+        "",
+    ]
+
+
+def test_only_numbers_that_a_run_produces_have_a_name() -> None:
+    assert summary_rows({"valid/best_loss": 0.5}) == [("valid/best_loss", "0.5")]
+
+
 def test_a_dumb_terminal_gets_plain_lines(info: RunInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    console, stream = _console(info, terminal=True)
+    console, stream = started_console(info, terminal=True)
     console.progress(1, 1, 2, 0.5, 1.0)
-    console.log(_row(1), epoch=1, global_step=1)
+    console.log(epoch_row(1), epoch=1, global_step=1)
     assert stream.getvalue().startswith("epoch 1/5: train loss 1,")
 
 
 def test_several_environments_show_their_mean(info: RunInfo) -> None:
-    console, stream = _console(info, terminal=False)
+    console, stream = started_console(info, terminal=False)
     row = {"train/loss": 1.0, "rollout/A/success_rate": 0.5, "rollout/B/success_rate": 1.0}
     console.log(row, epoch=1, global_step=1)
     assert stream.getvalue() == "epoch 1/5: train loss 1, success 75 % mean of 2\n"

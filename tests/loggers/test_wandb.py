@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +178,58 @@ def test_nothing_is_written_outside_the_run_directory(info: RunInfo) -> None:
     group = start_group(info, logger())
     group.finish({}, 0)
     assert {key: os.environ.get(key) for key in before} == before
+
+
+def _foreign_repository(folder: Path) -> str:
+    """Its commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "remote", "add", "origin", "https://example.org/foreign"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "foreign"], check=True)
+    done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.usefixtures("fresh_service")
+@pytest.mark.parametrize("known", [True, False])
+def test_the_git_state_is_that_of_the_code(
+    info: RunInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    foreign = _foreign_repository(tmp_path)
+    git = {"commit": "0123abcd" * 5, "branch": "trunk", "dirty": True, "remote": "https://e.org/r"}
+    group = start_group(replace(info, git=git if known else None), logger())
+    group.finish({}, 0)
+    (file,) = wandb_files(info)
+    if known:
+        assert file.run.git.commit == git["commit"]
+        assert file.run.git.remote_url == git["remote"]
+        assert file.config["provenance/git"] == git
+    else:
+        assert not file.run.git.commit
+        assert "provenance/git" not in file.config
+    for path in info.run_dir.rglob("*"):
+        assert not path.is_file() or foreign.encode() not in path.read_bytes(), path
+
+
+def test_long_names_are_shortened_and_stay_apart(info: RunInfo) -> None:
+    def sent(name: str, group: str | None) -> Any:
+        each = replace(info, run_dir=info.run_dir / str(next(numbers)), name=name)
+        each.run_dir.mkdir()
+        start_group(replace(each, group=group), logger()).finish({}, 0)
+        return wandb_files(each)[0].run
+
+    numbers = itertools.count()
+    seen: list[str] = []
+    for name in ("n" * 128, "a" * 90 + "1" + "z" * 90, "a" * 90 + "2" + "z" * 90):
+        seen.append(sent(name, name).display_name)
+    assert seen[0] == "n" * 128
+    assert [len(name) for name in seen] == [128] * 3
+    assert len(set(seen)) == 3
+    assert all(name[:59] == "a" * 59 and name[-59:] == "z" * 59 for name in seen[1:])
+    assert sent("short", "g" * 200).run_group.startswith("g" * 59)
+    assert sent("short", None).run_group == ""
 
 
 def test_a_setting_that_the_sdk_refuses_is_dropped(info: RunInfo) -> None:

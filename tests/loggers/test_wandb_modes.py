@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -156,6 +157,31 @@ def test_the_argument_wins_over_the_environment(
     assert len(wandb_files(info)) == 1
 
 
+@pytest.mark.usefixtures("fresh_service")
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", []),
+        (" offline ", []),
+        ("of line", ["WANDB_MODE='of line' is not online, offline or disabled: offline"]),
+    ],
+)
+def test_a_mode_that_the_sdk_refuses_does_not_switch_it_off(
+    info: RunInfo,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    value: str,
+    said: list[str],
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", value)
+    group = start_group(info, logger())
+    log_epochs(group, 2)
+    group.finish({}, 0)
+    assert warnings_in(caplog) == said
+    assert wandb_files(info)[0].rows() == rows(info)
+    assert os.environ["WANDB_MODE"] == value
+
+
 def test_disabled_does_not_even_import_the_sdk(info: RunInfo) -> None:
     code = ONE_RUN + "assert 'wandb' not in sys.modules"
     subprocess.run(
@@ -164,3 +190,28 @@ def test_disabled_does_not_even_import_the_sdk(info: RunInfo) -> None:
         check=True,
     )
     assert list(info.run_dir.iterdir()) == []
+
+
+@pytest.mark.usefixtures("fresh_service")
+def test_a_dead_service_of_a_parent_process_is_forgotten(
+    info: RunInfo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that used wandb leaves its service's name to its children, alive or not."""
+    code = "import os, wandb; wandb.init(mode='offline', dir='.'); "
+    code += "print(os.environ['WANDB_SERVICE'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=info.run_dir,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "WANDB_SILENT": "true"},
+    )
+    monkeypatch.setenv("WANDB_SERVICE", done.stdout.strip().splitlines()[-1])
+    for stale in info.run_dir.glob("wandb"):
+        shutil.rmtree(stale)
+    group = start_group(info, logger())
+    log_epochs(group, 2)
+    group.finish({}, 0)
+    assert not warnings_in(caplog)
+    assert wandb_files(info)[0].rows() == rows(info)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -167,6 +168,22 @@ def test_stopping_breaks_off_between_steps(make_pool: MakePool) -> None:
     assert len(calls) == 7
     assert not pool._workers
     assert roll_out(pool, seeds=SEEDS[:2]).episodes == [by_hand(seed) for seed in SEEDS[:2]]
+
+
+def test_stopping_waits_for_no_simulator(make_pool: MakePool) -> None:
+    """One hangs in its reset while the policy acts for the other; the signal comes then."""
+    pool = make_pool(2, trouble="hang", at_seed=SEEDS[2])
+    moments: list[float] = []
+
+    def should_stop() -> None:
+        moments.append(time.monotonic())
+        if len(pool._workers) == 2 and any(w.seed == SEEDS[2] for w in pool._workers.values()):
+            raise Stop
+
+    with pytest.raises(Stop):
+        roll_out(pool, should_stop=should_stop)
+    assert time.monotonic() - moments[-1] < 3
+    assert not pool._workers
 
 
 def test_a_stop_that_also_ended_the_simulators_is_a_stop(make_pool: MakePool) -> None:

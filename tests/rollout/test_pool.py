@@ -187,6 +187,33 @@ def test_a_stuck_simulator_is_reported(make_pool: MakePool) -> None:
     assert not any(alive(pid) for pid in started)
 
 
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at_seed", [9, None])
+def test_a_stop_ends_the_waiting_for_a_stuck_simulator(
+    make_pool: MakePool, at_seed: int | None
+) -> None:
+    """Stuck in a reset, or while it starts; the other one has long answered."""
+    pool = make_pool(2, trouble="hang", at_seed=at_seed)
+    pool.submit_reset(0, 8)
+    pool.submit_reset(1, 9)
+    started, began, calls = pids(pool), time.monotonic(), []
+
+    def should_stop() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pool.collect([0, 1], should_stop)
+    assert calls[-1] - began < 8  # much of it is the start of an interpreter on a busy machine
+    assert time.monotonic() - calls[-1] < 2
+    assert not any(alive(pid) for pid in started)
+    assert pids(pool) == []
+
+
 def test_a_simulator_that_never_closes_is_killed(
     make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

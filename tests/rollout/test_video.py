@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rmexp.rollout import video
 from rmexp.rollout.video import BORDER, FAILED, FRAMES_PER_S, HOLD_S, RUNNING, SUCCEEDED
@@ -55,6 +56,44 @@ def test_file_is_h264_that_browsers_play(tmp_path: Path) -> None:
     assert abs(int(frames[-1, middle, middle, 0]) - 43) < 6
     assert abs(int(frames[-1, middle, 59 + middle, 0]) - 168) < 6
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_gif_loops_and_keeps_rare_colours(tmp_path: Path) -> None:
+    frames = episode(40, 4)
+    for frame in frames:
+        frame[4:9, 4:9] = (130, 25, 35)  # a small thing
+    path = tmp_path / "videos" / "rollout.gif"
+    video.write_video(path, [frames, episode(160, 9)], [True, False])
+    with Image.open(path) as gif:
+        assert gif.info["loop"] == 0
+        assert gif.size == (118, 46)
+        durations: list[int] = []
+        for index in range(getattr(gif, "n_frames", 1)):
+            gif.seek(index)
+            durations.append(gif.info["duration"])
+        last = np.asarray(gif.convert("RGB")).astype(int)
+    assert sum(durations) == (9 + HOLD) * 1000 / FRAMES_PER_S
+    for place, colour in (((12, 12), (130, 25, 35)), ((30, 30), (43,) * 3), ((0, 0), SUCCEEDED)):
+        assert abs(last[place] - colour).max() < 10
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_what_does_not_move_is_not_stored_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 256, (33, 47, 3)).astype(np.uint8)
+    sizes: list[int] = []
+    for length in (1, 31):
+        moving = [still.copy() for _ in range(length)]
+        for time, frame in enumerate(moving):
+            frame[5, time] = 255 - frame[5, time]
+        video.write_video(tmp_path / f"{length}.gif", [moving], [True])
+        sizes.append((tmp_path / f"{length}.gif").stat().st_size)
+    assert (sizes[1] - sizes[0]) / 30 < sizes[0] / 3  # of which 768 bytes are a palette
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a video ends in \.mp4 or \.gif"):
+        video.write_video(tmp_path / "rollout.webm", [episode(40, 2)], [True])
 
 
 def test_a_refused_file_leaves_nothing_behind(tmp_path: Path) -> None:
