@@ -16,6 +16,7 @@ from rmexp.errors import NonFiniteError
 from rmexp.loop import run_epoch
 from rmexp.metrics import EpochProgress
 from rmexp.nets.heads import Deterministic
+from tests.algo.golden_case import encoding
 
 D, A = 5, 3
 
@@ -152,6 +153,7 @@ def test_a_torch_dataloader_feeds_an_algorithm_of_ours() -> None:
     algo = BC(
         actor_layer_dims=[13],
         head=Deterministic(l2_weight=1.0, l1_weight=0.0, cos_weight=0.0),
+        encoder=encoding(),
         optimizer="adam",
         lr=1e-2,
         lr_schedule=MultiStep(epochs=[], decay_factor=1.0),

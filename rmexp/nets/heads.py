@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmexp.draws import Draws
-from rmexp.errors import ConfigError
-from rmexp.errors import require
+from rmexp.errors import ConfigError, require
 
 Outputs = Mapping[str, Tensor]
 
