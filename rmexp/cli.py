@@ -22,7 +22,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rmexp.check import did_you_mean
 from rmexp.config import COMMAND_LINE, config_dir, register
 from rmexp.errors import ConfigError, RmexpError
 from rmexp.loggers.report import path_for_shell
@@ -33,6 +32,7 @@ from rmexp.run_dir import (
     saved_config,
     with_absolute_paths,
 )
+from rmexp.suggest import did_you_mean
 
 _log = logging.getLogger(__name__)
 _sweep_dir: list[Path] = []

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 
-from rmexp.errors import NonFiniteError
 from rmexp.metrics import EpochProgress, Value, batch_size_of
 from rmexp.seeding import preserved_random_state
 from rmexp.timing import Stopwatch
@@ -92,11 +91,7 @@ def run_epoch(
 
         with clock("log_info"):
             row = progress.averages()
-    if bad := progress.first_non_finite():
-        place = "validation" if validate else "training"
-        raise NonFiniteError(
-            f"epoch {epoch}, {place} step {bad[0]}: not finite: {', '.join(bad[1])}"
-        )
+    progress.require_finite(f"epoch {epoch}, {'validation' if validate else 'training'}")
     return row | _speed(clock, progress.steps - first_step, progress.samples - first_sample)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from rmexp.errors import NonFiniteError
+
 Value = torch.Tensor | float
 
 
@@ -45,14 +47,17 @@ class EpochProgress:
                 weights[name] = weights.get(name, 0) + size
         return {name: math.fsum(terms) / weights[name] for name, terms in weighted.items()}
 
-    def first_non_finite(self) -> tuple[int, list[str]] | None:
-        """The first step (from 1) that reported NaN or infinity, and which metrics did."""
+    def require_finite(self, place: str) -> None:
+        """Raise NonFiniteError at the first step (from 1) that reported NaN or infinity.
+
+        Args:
+            place: what stands before the step in the message, such as `epoch 3, training`.
+        """
         self._read()
         for step, (_, info) in enumerate(self._reports, start=1):
             bad = [name for name, value in info.items() if not math.isfinite(float(value))]
             if bad:
-                return step, bad
-        return None
+                raise NonFiniteError(f"{place} step {step}: not finite: {', '.join(bad)}")
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers; averages after `load_state_dict` are equal bit for bit."""

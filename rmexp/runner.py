@@ -18,7 +18,7 @@ from rmexp import checkpoint
 from rmexp.algo.base import Algo
 from rmexp.data.dataset import Dataset
 from rmexp.data.loader import Loader
-from rmexp.errors import CheckpointError, NonFiniteError, RolloutError
+from rmexp.errors import CheckpointError, RolloutError
 from rmexp.interrupt import Interrupt
 from rmexp.loggers.base import LoggerGroup
 from rmexp.loggers.console import ConsoleLogger
@@ -240,11 +240,7 @@ class Runner:
         Raises:
             NonFiniteError: the epoch under way has broken down; the last checkpoint stays.
         """
-        if bad := self.progress.first_non_finite():
-            raise NonFiniteError(
-                f"epoch {self.epochs_done + 1}, training step {bad[0]}: "
-                f"not finite: {', '.join(bad[1])}"
-            )
+        self.progress.require_finite(f"epoch {self.epochs_done + 1}, training")
         checkpoint.save(self.directory.checkpoints / "last.pt", self.state())
 
     @contextmanager

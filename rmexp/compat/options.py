@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rmexp.check import did_you_mean
 from rmexp.errors import ConfigError
+from rmexp.suggest import did_you_mean
 
 _REQUIRED: Any = object()
 

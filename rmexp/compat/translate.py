@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rmexp.check import did_you_mean
 from rmexp.compat import cloning, offline
 from rmexp.compat.diffusion import diffusion_policy
 from rmexp.compat.encoders import encoder
 from rmexp.compat.optimizers import Overrides
 from rmexp.compat.options import Options, refuse
 from rmexp.errors import ConfigError
+from rmexp.suggest import did_you_mean
 
 TRAIN_ONLY = (
     "action_config",
