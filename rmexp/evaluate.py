@@ -54,6 +54,8 @@ def evaluate(arguments: Arguments) -> None:
     if path.is_dir():
         path = path / "checkpoints" / "best.pt"
     policy = Policy.load(path, trust=arguments.trust, device=arguments.device)
+    if reason := policy.algo.cannot_roll_out():
+        raise ConfigError(f"{path}: {reason}")
     _prepare_torch(policy, arguments)
     rollouts = _rollouts(policy, arguments)
     seed = rollouts.final_seed if arguments.seed is None else arguments.seed

@@ -168,7 +168,8 @@ def _build_runner(
 ) -> Runner:
     """Loaders, algorithm and rollouts for this data set."""
     device = build.device(config.device)
-    keys = build.algo_class(config).batch_keys
+    goals = ("goal_obs",) if config.dataset.goal_mode else ()
+    keys = (*build.algo_class(config).batch_keys, *goals)
     train_loader = dataset.train_loader(
         batch_size=settings.batch_size,
         seed=derive(config.seed, "data"),
@@ -200,8 +201,9 @@ def _build_runner(
         steps_per_epoch,
     )
     rollouts = build.rollouts(config, dataset.env_args, list(dataset.obs_shapes))
-    if rollouts is not None and rollouts.missing is not None:
-        _log.warning(rollouts.missing)
+    missing = None if rollouts is None else algo.cannot_roll_out() or rollouts.missing
+    if missing is not None:
+        _log.warning(missing)
         rollouts = None
     return Runner(
         settings=settings,

@@ -7,7 +7,7 @@ on who else is asking: rows are padded to a fixed number, and each episode has i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,26 @@ class Policy:
         self._frames.pop(env, None)
         self.algo.reset([env])
 
-    def act(self, obs: Mapping[str, np.ndarray], envs: Sequence[int]) -> np.ndarray:
-        """obs {key: (B, ...)} of environments `envs` -> actions (B, A) float32."""
+    def act(
+        self,
+        obs: Mapping[str, np.ndarray],
+        envs: Sequence[int],
+        goal: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """obs {key: (B, ...)} of environments `envs` -> actions (B, A) float32.
+
+        `goal` is what they shall see in the end, {key: (B, ...)}, for a policy with goals.
+
+        Raises:
+            ConfigError: the policy has goals, and none is given.
+        """
+        wanted = self.algo.spec.goal_shapes
+        if wanted and goal is None:
+            raise ConfigError(f"this policy wants a goal beside obs: {', '.join(wanted)}")
         obs = self._stack_frames(obs, envs)
         chunks = [range(i, min(i + ROWS, len(envs))) for i in range(0, len(envs), ROWS)]
-        return np.concatenate([self._act(obs, [envs[i] for i in c], list(c)) for c in chunks])
+        acted = [self._act(obs, goal, [envs[i] for i in c], list(c)) for c in chunks]
+        return np.concatenate(acted)
 
     def _stack_frames(
         self, obs: Mapping[str, np.ndarray], envs: Sequence[int]
@@ -116,28 +131,37 @@ class Policy:
         }
 
     def _act(
-        self, obs: Mapping[str, np.ndarray], envs: Sequence[int], rows: list[int]
+        self,
+        obs: Mapping[str, np.ndarray],
+        goal: Mapping[str, np.ndarray] | None,
+        envs: Sequence[int],
+        rows: list[int],
     ) -> np.ndarray:
         padded = rows + [rows[-1]] * (ROWS - len(rows))
-        stacked = {
-            key: torch.from_numpy(np.ascontiguousarray(obs[key][padded])).to(self.algo.device)
-            for key in self.algo.spec.obs_shapes
-        }
         draws = [self._draws[env] for env in envs]
         spare = SeededDraws(0, torch.device("cpu"))
         source = EpisodeDraws([*draws, *[spare] * (ROWS - len(rows))], self.algo.device)
 
         self.algo.set_eval()
         with torch.inference_mode():
-            ready = prepare_observations(
-                {k: v if v.dtype == torch.uint8 else v.float() for k, v in stacked.items()},
-                self.obs_stats,
-            )
+            ready = self._prepared(obs, self.algo.spec.obs_shapes, padded)
+            aim = self._prepared(goal or {}, self.algo.spec.goal_shapes, padded) or None
             padding = [-1 - i for i in range(ROWS - len(rows))]
-            actions = self.algo.get_action(ready, draws=source, envs=[*envs, *padding])
+            actions = self.algo.get_action(ready, aim, draws=source, envs=[*envs, *padding])
             if self.action_stats is not None:
                 actions = actions * self.action_stats["scale"] + self.action_stats["offset"]
         return actions[: len(rows)].float().cpu().numpy()
+
+    def _prepared(
+        self, raw: Mapping[str, np.ndarray], keys: Iterable[str], rows: list[int]
+    ) -> dict[str, torch.Tensor]:
+        """These keys and rows of raw observations, as the networks see them."""
+        tensors = {
+            key: torch.from_numpy(np.ascontiguousarray(raw[key][rows])).to(self.algo.device)
+            for key in keys
+        }
+        floats = {k: v if v.dtype == torch.uint8 else v.float() for k, v in tensors.items()}
+        return prepare_observations(floats, self.obs_stats)
 
 
 def _require_parts(path: str | Path, content: Any, parts: Sequence[str], place: str = "") -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rmexp.algo.optim import Optimizer
 from rmexp.draws import Draws, SeededDraws
+from rmexp.errors import ConfigError
 from rmexp.metrics import Value
 from rmexp.seeding import derive
 
@@ -48,9 +49,20 @@ class Algo(ABC):
     """
 
     batch_keys: ClassVar[tuple[str, ...]]
-    """The entries of a batch that `process_batch_for_training` reads."""
+    """The entries of a batch that `process_batch_for_training` reads, beside goals."""
+
+    sees_goals: ClassVar[bool] = False
+    """Whether it reads `goal_obs` too, and acts with goals, where the spec has any."""
+
+    acts: ClassVar[bool] = True
+    """False: what it predicts is not an action, so that it cannot be rolled out."""
 
     def __init__(self, spec: Spec, device: torch.device) -> None:
+        if spec.goal_shapes and not self.sees_goals:
+            raise ConfigError(
+                f"dataset.goal_mode: {type(self).__name__} does not look at goals; "
+                "say dataset.goal_mode=null"
+            )
         self.spec = spec
         self.device = device
         self.nets = nn.ModuleDict()
@@ -101,7 +113,7 @@ class Algo(ABC):
         self, batch: Batch, obs_normalization_stats: Stats | None = None
     ) -> Batch:
         """On the device: images uint8 (..., H, W, C) -> float (..., C, H, W); normalise."""
-        for name in ("obs", "next_obs", "goal_obs"):
+        for name in ("obs", "next_obs", "goal_obs", "subgoal_obs"):
             if batch.get(name) is not None:
                 batch[name] = prepare_observations(batch[name], obs_normalization_stats)
         return batch
@@ -145,6 +157,14 @@ class Algo(ABC):
         if load_optimizers:
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
+
+    def cannot_roll_out(self) -> str | None:
+        """Why it cannot act by itself in an environment, or None."""
+        if not self.acts:
+            return f"no rollouts: {type(self).__name__} predicts no actions"
+        if self.spec.goal_shapes:
+            return "no rollouts: with dataset.goal_mode a policy must be told its goal"
+        return None
 
     def num_parameters(self) -> int:
         """Number of trainable parameters."""

@@ -25,6 +25,7 @@ class BC(Algo):
     """A multi-layer perceptron that looks at one frame and answers with one action."""
 
     batch_keys = ("obs", "actions")
+    sees_goals = True
 
     def __init__(
         self,
@@ -50,7 +51,11 @@ class BC(Algo):
         self.encoder = encoder
         self.head = head
         self.actor = MLPActor(
-            spec.obs_shapes, actor_layer_dims, head.output_dims(spec.ac_dim), encoder
+            spec.obs_shapes,
+            actor_layer_dims,
+            head.output_dims(spec.ac_dim),
+            encoder,
+            spec.goal_shapes,
         )
         self.nets["actor"] = self.actor.to(device)
         self.optimizers["actor"] = Optimizer(
@@ -64,14 +69,22 @@ class BC(Algo):
         )
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
-        """{obs: {k: (B, 1, D_k)}, actions: (B, 1, A)} -> the same without the time axis."""
+        """{obs: {k: (B, 1, D_k)}, actions: (B, 1, A)} -> the same without the time axis.
+
+        `goal_obs` {k: (B, D_k)} comes along where there are goals.
+        """
         obs = {k: batch["obs"][k].select(1, 0).to(self.device) for k in self.spec.obs_shapes}
-        return {"obs": obs, "actions": batch["actions"].select(1, 0).to(self.device)}
+        ready = {"obs": obs, "actions": batch["actions"].select(1, 0).to(self.device)}
+        if self.spec.goal_shapes:
+            ready["goal_obs"] = {k: v.to(self.device) for k, v in batch["goal_obs"].items()}
+        return ready
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, D_k)}, actions: (B, A)} -> losses and the gradient's norm."""
         draws = None if validate else self.draws["train"]
-        outputs = self.actor(self.encoder.augment(batch["obs"], draws))
+        obs = self.encoder.augment(batch["obs"], draws)
+        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
+        outputs = self.actor(obs, goal)
         info = self.head.losses(outputs, batch["actions"])
 
         if not validate:
@@ -86,7 +99,7 @@ class BC(Algo):
         draws: Draws | None = None,
         envs: Sequence[int] | None = None,
     ) -> Tensor:
-        return self.head.act(self.actor(obs_dict), draws or self.draws["act"])
+        return self.head.act(self.actor(obs_dict, goal_dict), draws or self.draws["act"])
 
     def reset(self, envs: Sequence[int] | None = None) -> None:
         """Nothing is carried from step to step."""

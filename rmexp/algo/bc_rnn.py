@@ -25,6 +25,7 @@ class BCRNN(Algo):
     """A recurrent network that looks at one frame a step and remembers the steps before."""
 
     batch_keys = ("obs", "actions")
+    sees_goals = True
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class BCRNN(Algo):
         self.head = head
         self.actor = RecurrentActor(
             obs_shapes=spec.obs_shapes,
-            goal_shapes={},
+            goal_shapes=spec.goal_shapes,
             encoding=encoder,
             rnn_type=rnn_type,
             hidden_dim=hidden_dim,
@@ -79,20 +80,28 @@ class BCRNN(Algo):
         )
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
-        """{obs: {k: (B, T, D_k)}, actions: (B, T, A)}; open-loop obs are T times the first."""
+        """{obs: {k: (B, T, D_k)}, actions: (B, T, A)}; open-loop obs are T times the first.
+
+        `goal_obs` {k: (B, D_k)} comes along where there are goals.
+        """
         obs = {k: batch["obs"][k] for k in self.spec.obs_shapes}
         if self.open_loop:
             obs = {k: v[:, :1].expand_as(v) for k, v in obs.items()}
-        return {
+        ready: Batch = {
             "obs": {k: v.to(self.device) for k, v in obs.items()},
             "actions": batch["actions"].to(self.device),
         }
+        if self.spec.goal_shapes:
+            ready["goal_obs"] = {k: v.to(self.device) for k, v in batch["goal_obs"].items()}
+        return ready
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, T, D_k)}, actions: (B, T, A)} -> losses and the gradient's norm."""
-        obs = self.encoder.augment(batch["obs"], None if validate else self.draws["train"])
+        draws = None if validate else self.draws["train"]
+        obs = self.encoder.augment(batch["obs"], draws)
+        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
 
-        info = self.head.losses(self.actor(obs), batch["actions"])
+        info = self.head.losses(self.actor(obs, goal), batch["actions"])
 
         if not validate:
             info["actor_grad_norm"] = self.optimizers["actor"].step(info["loss"])

@@ -31,6 +31,7 @@ class BCTransformer(Algo):
     """
 
     batch_keys = ("obs", "actions")
+    sees_goals = True
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class BCTransformer(Algo):
         self.head = head
         self.actor = TransformerActor(
             obs_shapes=spec.obs_shapes,
-            goal_shapes={},
+            goal_shapes=spec.goal_shapes,
             encoding=encoder,
             context_length=frame_stack,
             embed_dim=embed_dim,
@@ -92,19 +93,25 @@ class BCTransformer(Algo):
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """{obs: {k: (B, F - 1 + S, D_k)}, ...} -> {obs: {k: (B, F, D_k)}, actions: (B, F, A)}.
 
-        Without `supervise_all_steps` the actions are (B, 1, A).
+        Without `supervise_all_steps` the actions are (B, 1, A). `goal_obs` {k: (B, D_k)} comes
+        along where there are goals.
         """
         context = self.spec.frame_stack
         first = context - 1 if self.pred_future_acs or not self.supervise_all_steps else 0
         last = first + context if self.supervise_all_steps else context
         obs = {k: batch["obs"][k][:, :context].to(self.device) for k in self.spec.obs_shapes}
-        return {"obs": obs, "actions": batch["actions"][:, first:last].to(self.device)}
+        ready = {"obs": obs, "actions": batch["actions"][:, first:last].to(self.device)}
+        if self.spec.goal_shapes:
+            ready["goal_obs"] = {k: v.to(self.device) for k, v in batch["goal_obs"].items()}
+        return ready
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, F, D_k)}, actions: (B, F or 1, A)} -> losses and the gradient's norm."""
-        obs = self.encoder.augment(batch["obs"], None if validate else self.draws["train"])
+        draws = None if validate else self.draws["train"]
+        obs = self.encoder.augment(batch["obs"], draws)
+        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
 
-        outputs = self.actor(obs)
+        outputs = self.actor(obs, goal)
         supervised = batch["actions"].shape[1]
         info = self.head.losses(
             {name: value[:, -supervised:] for name, value in outputs.items()}, batch["actions"]
@@ -125,7 +132,8 @@ class BCTransformer(Algo):
         if self.spec.frame_stack == 1:
             obs_dict = {k: v.unsqueeze(1) for k, v in obs_dict.items()}
         present = 0 if self.pred_future_acs else -1
-        outputs = {name: value[:, present] for name, value in self.actor(obs_dict).items()}
+        outputs = self.actor(obs_dict, goal_dict)
+        outputs = {name: value[:, present] for name, value in outputs.items()}
         return self.head.act(outputs, draws or self.draws["act"])
 
     def reset(self, envs: Sequence[int] | None = None) -> None:

@@ -25,6 +25,7 @@ class BCVAE(Algo):
     """A generative model of actions that looks at one frame and answers with one action."""
 
     batch_keys = ("obs", "actions")
+    sees_goals = True
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class BCVAE(Algo):
             input_shapes={"action": (spec.ac_dim,)},
             output_dims={"action": spec.ac_dim},
             condition_shapes=spec.obs_shapes,
-            goal_shapes={},
+            goal_shapes=spec.goal_shapes,
             encoding=encoder,
             encoder_layer_dims=encoder_layer_dims,
             decoder_layer_dims=decoder_layer_dims,
@@ -80,17 +81,25 @@ class BCVAE(Algo):
         )
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
-        """{obs: {k: (B, 1, D_k)}, actions: (B, 1, A)} -> the same without the time axis."""
+        """{obs: {k: (B, 1, D_k)}, actions: (B, 1, A)} -> the same without the time axis.
+
+        `goal_obs` {k: (B, D_k)} comes along where there are goals.
+        """
         obs = {k: batch["obs"][k].select(1, 0).to(self.device) for k in self.spec.obs_shapes}
-        return {"obs": obs, "actions": batch["actions"].select(1, 0).to(self.device)}
+        ready = {"obs": obs, "actions": batch["actions"].select(1, 0).to(self.device)}
+        if self.spec.goal_shapes:
+            ready["goal_obs"] = {k: v.to(self.device) for k, v in batch["goal_obs"].items()}
+        return ready
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, D_k)}, actions: (B, A)} -> losses and the gradient's norm."""
-        obs = self.encoder.augment(batch["obs"], None if validate else self.draws["train"])
+        draws = None if validate else self.draws["train"]
+        obs = self.encoder.augment(batch["obs"], draws)
+        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
         actions = {"action": batch["actions"]}
 
         noise = self.draws["valid" if validate else "train"]
-        parts = self.actor.losses(actions, actions, obs, None, noise, epoch)
+        parts = self.actor.losses(actions, actions, obs, goal, noise, epoch)
         loss = parts["reconstruction_loss"] + self.kl_weight * parts["kl_loss"]
 
         info = {"loss": loss, **parts}
@@ -106,7 +115,7 @@ class BCVAE(Algo):
         draws: Draws | None = None,
         envs: Sequence[int] | None = None,
     ) -> Tensor:
-        return self.actor.sample(obs_dict, None, draws or self.draws["act"])["action"]
+        return self.actor.sample(obs_dict, goal_dict, draws or self.draws["act"])["action"]
 
     def reset(self, envs: Sequence[int] | None = None) -> None:
         """Nothing is carried from step to step."""

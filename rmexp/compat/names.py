@@ -65,6 +65,8 @@ def _(net: MLP) -> Names:
 @names.register
 def _(net: MLPActor) -> Names:
     yield from _encoder("encoder", net.encoder)
+    if net.goal_encoder is not None:
+        yield from below("goal_encoder", "nets.encoder.nets.goal", names(net.goal_encoder))
     yield from below("mlp", "nets.mlp", names(net.mlp))
     yield from same("decoder", "nets.decoder.nets", net.decoder)
 

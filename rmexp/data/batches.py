@@ -13,14 +13,26 @@ from rmexp.data.windows import Windows
 from rmexp.errors import ConfigError, DatasetError
 
 Batch = dict[str, Any]
-BATCH_KEYS = ("obs", "next_obs", "goal_obs", "actions", "rewards", "dones", "pad_mask", "index")
+BATCH_KEYS = (
+    "obs",
+    "next_obs",
+    "future_obs",
+    "goal_obs",
+    "actions",
+    "rewards",
+    "dones",
+    "pad_mask",
+    "index",
+)
+"""`future_obs` are the `next_obs` of a file that has them. In another one they are the following
+frames, the last of an episode staying: enough for subgoals, not for values of what comes after."""
 
 
 def entries(wanted: Sequence[str] | None, missing: Mapping[str, str]) -> list[str]:
     """The entries of a batch: those wanted, or all there are.
 
     Args:
-        wanted: names of `BATCH_KEYS`; None is all that are not missing.
+        wanted: names of `BATCH_KEYS`; None is all that are not missing, but for `future_obs`.
         missing: entry -> why there is none.
 
     Raises:
@@ -28,7 +40,7 @@ def entries(wanted: Sequence[str] | None, missing: Mapping[str, str]) -> list[st
         DatasetError: one that is wanted is missing.
     """
     if wanted is None:
-        return [key for key in BATCH_KEYS if key not in missing]
+        return [key for key in BATCH_KEYS if key not in missing and key != "future_obs"]
     unknown = sorted(set(wanted) - set(BATCH_KEYS))
     if unknown:
         raise ConfigError(f"no batch entry {unknown[0]!r}; there are {', '.join(BATCH_KEYS)}")
@@ -49,7 +61,10 @@ class Frames(Protocol):
 
 
 class BatchAssembler:
-    """index: (B,) window numbers -> batch; a pure function, safe to call from another thread."""
+    """index: (B,) window numbers -> batch; a pure function, safe to call from another thread.
+
+    `has_next` says whether the files have next observations.
+    """
 
     def __init__(
         self,
@@ -59,7 +74,9 @@ class BatchAssembler:
         *,
         obs_keys: Sequence[str],
         keys: Sequence[str],
+        has_next: bool,
     ) -> None:
+        self._has_next = has_next
         self._block = block
         self._images = images
         self._windows = windows
@@ -84,6 +101,8 @@ class BatchAssembler:
                 batch["obs"][key] = frames.view(size, time, *frames.shape[1:])
         if "next_obs" in wanted:
             batch["next_obs"] = self._following(rows, (size, time))
+        if "future_obs" in wanted:
+            batch["future_obs"] = self._future(index, rows, (size, time))
         if "goal_obs" in wanted:
             batch["goal_obs"] = self._goal(index)
         if "actions" in wanted:
@@ -122,6 +141,21 @@ class BatchAssembler:
             obs[key] = frames.view(*lead, *frames.shape[1:])
         return obs
 
+    def _future(self, index: Tensor, rows: Tensor, lead: tuple[int, ...]) -> dict[str, Tensor]:
+        if self._has_next:
+            return self._following(rows, lead)
+        return self._present(self._windows.rows(index, ahead=1), lead)
+
     def _goal(self, index: Tensor) -> dict[str, Tensor]:
         rows = self._windows.goal_rows(index)
-        return self._following(rows, (index.shape[0],))
+        seen = self._following if self._has_next else self._present
+        return seen(rows, (index.shape[0],))
+
+    def _present(self, rows: Tensor, lead: tuple[int, ...]) -> dict[str, Tensor]:
+        """Observations at `rows`, shaped (*lead, ...)."""
+        values = self._block.values.index_select(0, rows)
+        obs = self._obs(self._split(values.view(*lead, -1)))
+        for key in self._image_keys:
+            frames = self._images[key].gather(rows)
+            obs[key] = frames.view(*lead, *frames.shape[1:])
+        return obs

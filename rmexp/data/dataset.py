@@ -247,10 +247,16 @@ class Dataset:
         self._placed = resolve(self._placement, self._num_bytes, target)
         home = target if self._placed == "device" else torch.device("cpu")
         self._block = self._block.to(home)
-        with_next = "next_obs" in wanted or "goal_obs" in wanted
+        has_next = "next_obs" not in self._inventory.missing
+        with_next = has_next and not {"next_obs", "future_obs", "goal_obs"}.isdisjoint(wanted)
         images = self._images.open(self._placed, home, with_next=with_next)
         assemble = BatchAssembler(
-            self._block, images, windows.to(home), obs_keys=list(self.obs_shapes), keys=wanted
+            self._block,
+            images,
+            windows.to(home),
+            obs_keys=list(self.obs_shapes),
+            keys=wanted,
+            has_next=has_next,
         )
         return Loader(
             assemble,
@@ -269,8 +275,6 @@ class Dataset:
         missing = dict(self._inventory.missing)
         if not self._goals:
             missing["goal_obs"] = "dataset.goal_mode is null; dataset.goal_mode=last gives goals"
-        elif "next_obs" in missing:
-            missing["goal_obs"] = missing["next_obs"]
         return entries(keys, missing)
 
 

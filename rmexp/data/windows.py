@@ -68,12 +68,14 @@ class Windows:
         moved._anchors = self._anchors.to(device)
         return moved
 
-    def rows(self, index: Tensor) -> Tensor:
-        """index: (B,) -> row of every frame, (B * T,)."""
-        if self.spec.length == 1:
+    def rows(self, index: Tensor, ahead: int = 0) -> Tensor:
+        """index: (B,) -> row of every frame, or of the one `ahead` of it, (B * T,)."""
+        if self.spec.length == 1 and not ahead:
             return self._anchors.index_select(0, index)
         bounds = self.bounds.index_select(0, index)
         rows = bounds[:, :1] + self.offsets
+        if ahead:
+            rows = rows + ahead
         return torch.clamp(rows, bounds[:, 1:2], bounds[:, 2:]).view(-1)
 
     def pad_mask(self, index: Tensor) -> Tensor:

@@ -98,14 +98,17 @@ class VAE(nn.Module):
 
         In double precision where a row's place in the batch could show (see `Head.act`).
         """
-        rows = len(next(iter(obs.values())))
-        z = self.prior.sample(self.prior_parameters(obs, goal), (rows, self.latent_dim), draws)
-        if self.latent_clip is not None:
-            z = z.clamp(-self.latent_clip, self.latent_clip)
+        z = self.sample_prior(obs, goal, draws)
         outputs = self.decoder({"latent": z}, obs, goal)
         if not self.squash:
             return outputs
         return {name: torch.tanh(value.double()).float() for name, value in outputs.items()}
+
+    def sample_prior(self, obs: Tensors, goal: Tensors | None, draws: Draws) -> Tensor:
+        """One latent a row, from the prior: obs, goal {key: (B, D_key)} -> (B, latent width)."""
+        rows = len(next(iter(obs.values())))
+        z = self.prior.sample(self.prior_parameters(obs, goal), (rows, self.latent_dim), draws)
+        return z if self.latent_clip is None else z.clamp(-self.latent_clip, self.latent_clip)
 
     def _reconstruction_loss(self, reconstructed: Tensors, targets: Tensors) -> Tensor:
         """The mean over the names of each one's mean, or the sum of everything."""
