@@ -24,7 +24,7 @@ from rmexp.compat.composing import composed, plain
 from rmexp.compat.diffusion import unet_sizes
 from rmexp.compat.experiment import obs_keys
 from rmexp.compat.robomimic import load_robomimic_nets
-from rmexp.compat.translate import algorithm, total_steps
+from rmexp.compat.translate import algorithm, goal_keys, total_steps
 from rmexp.errors import CheckpointError
 
 NEEDED = ("model", "config", "algo_name", "env_metadata", "shape_metadata")
@@ -64,16 +64,16 @@ def imported(content: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: its weights do not fit its configuration.
     """
     reference = json.loads(content["config"])
-    train, arrays = reference["train"], content["model"].get("nets", content["model"])
+    train, arrays = reference["train"], _weights(content["model"])
     algo_config = reference["algo"]
     if "unet" in algo_config:
         algo_config = unet_sizes(algo_config, arrays)
     config = composed(algorithm(content["algo_name"], algo_config, train, reference["observation"]))
-    keys = obs_keys(reference)
+    keys, goals = obs_keys(reference), goal_keys(reference["observation"])
     experiment = reference["experiment"]
     spec = Spec(
         obs_shapes=_obs_shapes(content["shape_metadata"]["all_shapes"], keys),
-        goal_shapes={},
+        goal_shapes=_obs_shapes(content["shape_metadata"]["all_shapes"], goals),
         ac_dim=int(content["shape_metadata"]["ac_dim"]),
         frame_stack=config.algo.get("frame_stack", 1),
         seq_length=config.algo.get("seq_length", 1),
@@ -86,6 +86,7 @@ def imported(content: Mapping[str, Any]) -> dict[str, Any]:
     with open_dict(config):
         config.name = f"robomimic_{config.algo._target_.rpartition('.')[2]}"
         config.dataset.obs_keys = keys
+        config.dataset.goal_mode = "last" if goals else None
         config.dataset.horizon = int(experiment.get("rollout", {}).get("horizon", 400))
     return {
         "config": plain(config),
@@ -95,6 +96,17 @@ def imported(content: Mapping[str, Any]) -> dict[str, Any]:
         "action_stats": _action_stats(content.get("action_normalization_stats"), train),
         "algo": algo.serialize(),
     }
+
+
+def _weights(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by name; those of an algorithm's parts lie below the names of the parts."""
+    weights: dict[str, Any] = {}
+    for name, value in model.get("nets", model).items():
+        if isinstance(value, Mapping):
+            weights |= {f"{name}.{key}": tensor for key, tensor in _weights(value).items()}
+        else:
+            weights[name] = value
+    return weights
 
 
 def _obs_shapes(shapes: Mapping[str, Any], keys: list[str]) -> dict[str, tuple[int, ...]]:

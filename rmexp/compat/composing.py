@@ -75,7 +75,7 @@ def _selected(config: DictConfig, key: str) -> Any:
 
 
 def _is_group(key: str) -> bool:
-    return key in ("algo", "dataset", "rollout") or "/" in key
+    return key in ("algo", "dataset", "rollout") or "/" in key or "@" in key
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

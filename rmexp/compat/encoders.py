@@ -21,15 +21,20 @@ UNCHANGED: dict[str, Any] = {
 }
 
 
+def keys_of(options: Options, group: str) -> list[str]:
+    """The keys of a group of observations, `obs`, `goal` or `subgoal`, sorted."""
+    kinds = ("low_dim", "rgb", "depth", "scan")
+    return sorted(str(k) for kind in kinds for k in options.listed(f"modalities.{group}.{kind}"))
+
+
 def encoder(options: Options) -> dict[str, Any]:
     """Overrides of `algo.encoder`; none where no key is an image."""
-    images = options.listed("modalities.obs.rgb")
-    options.ignore("modalities.obs.low_dim", "modalities.obs.rgb")
-    for kind in ("depth", "scan"):
-        options.only(f"modalities.obs.{kind}", [], default=[])
-        options.ignore(f"encoder.{kind}")
-    for kind in ("low_dim", "rgb", "depth", "scan"):
-        options.only(f"modalities.goal.{kind}", [], default=[])
+    images = options.listed("modalities.obs.rgb") + options.listed("modalities.goal.rgb")
+    for group in ("obs", "goal"):
+        options.ignore(f"modalities.{group}.low_dim", f"modalities.{group}.rgb")
+        for kind in ("depth", "scan"):
+            options.only(f"modalities.{group}.{kind}", [], default=[])
+            options.ignore(f"encoder.{kind}")
     for part in ("core", "obs_randomizer"):
         options.only(f"encoder.low_dim.{part}_class", None, default=None)
         options.ignore(f"encoder.low_dim.{part}_kwargs")

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmexp.compat.composing import changes, words
+from rmexp.compat.encoders import keys_of
 from rmexp.compat.optimizers import Overrides
 from rmexp.compat.options import Options, refuse
-from rmexp.compat.translate import algorithm
+from rmexp.compat.translate import algorithm, goal_keys, sections
 from rmexp.errors import ConfigError
 
 MACHINE_EXPERIMENT = (
@@ -69,7 +70,7 @@ def whole_run(config: Mapping[str, Any]) -> Overrides:
     )
     validating = experiment.switch("validate", default=False)
     chosen |= {"dataset.obs_keys": obs_keys(config)} | _dataset(train, validating)
-    chosen |= _loop(train, experiment, validating)
+    chosen |= _goals(train, config["observation"]) | _loop(train, experiment, validating)
     train.ignore(*MACHINE_TRAIN, "max_grad_norm")
     experiment.ignore(*MACHINE_EXPERIMENT)
     refuse(train, experiment)
@@ -78,8 +79,7 @@ def whole_run(config: Mapping[str, Any]) -> Overrides:
 
 def obs_keys(config: Mapping[str, Any]) -> list[str]:
     """The observations that its networks see."""
-    modalities = config["observation"].get("modalities", {}).get("obs", {})
-    return sorted(str(key) for keys in modalities.values() for key in keys)
+    return keys_of(Options("observation", sections(config["observation"])[0]), "obs")
 
 
 def data_paths(
@@ -119,8 +119,16 @@ def _dataset(train: Options, validating: bool) -> Overrides:
         "dataset.pad_frame_stack": train.switch("pad_frame_stack", default=True),
         "dataset.pad_seq_length": train.switch("pad_seq_length", default=True),
     }
-    train.only("goal_mode", None, default=None)
     return overrides
+
+
+def _goals(train: Options, observation: Mapping[str, Any]) -> Overrides:
+    """A goal there is any choice of keys; in our data it is the whole last observation."""
+    mode = train.word("goal_mode", {None: "null", "last": "last"}, default=None)
+    goals = goal_keys(observation)
+    if goals and (goals, mode) != (obs_keys({"observation": observation}), "last"):
+        train.complain("goal_mode", "with goals it is 'last', and they have the keys of obs")
+    return {"dataset.goal_mode": "last" if goals else None}
 
 
 def _action_normalization(train: Options) -> str | None:

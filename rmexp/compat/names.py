@@ -30,6 +30,7 @@ from rmexp.nets.mlp import MLP
 from rmexp.nets.recurrent import RecurrentActor
 from rmexp.nets.resnet import ResNet18
 from rmexp.nets.samplers import GMMSampler, VAESampler
+from rmexp.nets.subgoals import SubgoalMLP, SubgoalVAE
 from rmexp.nets.targets import Target
 from rmexp.nets.transformer import TransformerActor
 from rmexp.nets.unet import UNet
@@ -192,6 +193,17 @@ def _(net: PriorParameters) -> Names:
     yield from same("free", "prior_params", net.free)
     if net.network is not None:
         yield from below("network", "prior_module", names(net.network))
+
+
+@names.register
+def _(net: SubgoalMLP) -> Names:
+    return below("net", "", names(net.net))
+
+
+@names.register
+def _(net: SubgoalVAE) -> Names:
+    for ours, theirs in below("vae", "", names(net.vae)):  # there it is the algorithm's own
+        yield ours, theirs.removeprefix("_vae.")
 
 
 @names.register

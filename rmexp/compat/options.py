@@ -27,6 +27,15 @@ class Options:
         self._left = dict(self._values)
         self._known = set(self._values)
         self._problems: list[str] = []
+        self._sections: list[Options] = []
+
+    def section(self, path: str) -> Options:
+        """The options below `path`, named from there; what is wrong with them is reported here."""
+        start = f"{path}."
+        below = {k.removeprefix(start): v for k, v in self._values.items() if k.startswith(start)}
+        self.ignore(path)
+        self._sections.append(Options(f"{self.place}.{path}", below))
+        return self._sections[-1]
 
     def number(self, path: str, default: Any = _REQUIRED) -> float:
         return self._take(path, default, "a number", _is_number)
@@ -105,7 +114,7 @@ class Options:
             f"{self.place}.{path}: rmexp knows no such option{did_you_mean(path, asked)}"
             for path in self._left
         ]
-        return self._problems + unknown
+        return self._problems + unknown + [p for part in self._sections for p in part.problems()]
 
     def _take(self, path: str, default: Any, wanted: str, fits: Any) -> Any:
         value = self._values.get(path, _REQUIRED)

@@ -18,7 +18,7 @@ from rmexp.algo.base import Algo, Spec
 from rmexp.compat.composing import composed
 from rmexp.compat.replay import ReplayError, replay_draws
 from rmexp.compat.roots import all_names, constants
-from rmexp.compat.translate import algorithm, total_steps
+from rmexp.compat.translate import algorithm, goal_keys, total_steps
 from rmexp.errors import CheckpointError
 
 __all__ = [
@@ -53,7 +53,7 @@ def algo_from_robomimic(
         ac_dim: A.
         train: the section `train`: `seq_length`, `frame_stack`, `max_grad_norm`, and what else is
             there; None, or lengths left out: what the algorithm needs.
-        observation: the section `observation`, for the encoders of images.
+        observation: the section `observation`, for the encoders of images and for goals.
         seed: of our draws and first weights.
         device: where it lives.
 
@@ -65,7 +65,7 @@ def algo_from_robomimic(
     config = composed(overrides)
     spec = Spec(
         obs_shapes={key: tuple(shape) for key, shape in obs_shapes.items()},
-        goal_shapes={},
+        goal_shapes={key: tuple(obs_shapes[key]) for key in goal_keys(observation or {})},
         ac_dim=ac_dim,
         frame_stack=given.get("frame_stack") or config.algo.get("frame_stack", 1),
         seq_length=given.get("seq_length") or config.algo.get("seq_length", 1),

@@ -15,7 +15,10 @@ from rmexp.algo.bcq import BCQ
 from rmexp.algo.cql import CQL
 from rmexp.algo.diffusion_policy import DiffusionPolicy
 from rmexp.algo.ema import EMA
+from rmexp.algo.gl import GL
+from rmexp.algo.hbc import HBC
 from rmexp.algo.iql import IQL
+from rmexp.algo.iris import IRIS
 from rmexp.algo.td3_bc import TD3BC
 from rmexp.compat.names import Names, below, names, same
 from rmexp.errors import ConfigError
@@ -70,6 +73,24 @@ def _(algo: Algo) -> Names:
         yield from below(name, name, names(algo.nets[name]))
     for name in ("entropy_weight", "cql_weight"):  # kept as logarithms; stored if learned
         yield from same(name, f"log_{name}", algo.nets[name])
+
+
+@pairs.register
+def _(algo: GL) -> Names:
+    return below("planner", "goal_network", names(algo.planner))
+
+
+@pairs.register
+def _(algo: HBC) -> Names:
+    yield from below("planner", "planner", pairs(algo.planner))
+    yield from below("actor", "actor", pairs(algo.actor))
+
+
+@pairs.register
+def _(algo: IRIS) -> Names:
+    yield from below("planner", "planner.planner", pairs(algo.planner))
+    yield from below("value", "planner.value_net", pairs(algo.value))
+    yield from below("actor", "actor", pairs(algo.actor))
 
 
 @pairs.register(DiffusionPolicy)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rmexp.compat import cloning, offline
+from rmexp.compat import cloning, hierarchical, offline
 from rmexp.compat.diffusion import diffusion_policy
-from rmexp.compat.encoders import encoder
+from rmexp.compat.encoders import encoder, keys_of
 from rmexp.compat.optimizers import Overrides
 from rmexp.compat.options import Options, refuse
 from rmexp.errors import ConfigError
@@ -48,7 +48,17 @@ ALGORITHMS: dict[str, Callable[[Options, Options], Overrides]] = {
     "iql": offline.iql,
     "cql": offline.cql,
     "bcq": offline.bcq,
+    "gl": hierarchical.gl,
+    "hbc": hierarchical.hbc,
+    "iris": hierarchical.iris,
 }
+
+SIGHT: dict[str, Callable[[Options], Overrides]] = {
+    "gl": hierarchical.gl_sight,
+    "hbc": hierarchical.hbc_sight,
+    "iris": hierarchical.iris_sight,
+}
+"""How the section `observation` is read; of the others it only says how images are encoded."""
 
 
 def algorithm(
@@ -81,10 +91,23 @@ def algorithm(
     read = [options, training]
     if observation is not None:
         seen = Options("observation", observation)
-        overrides |= encoder(seen)
+        overrides |= SIGHT.get(algo_name, encoder)(seen)
         read.append(seen)
     refuse(*read)
     return overrides
+
+
+def sections(observation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The sections `observation` of the parts of an algorithm, the planner's first, or its own."""
+    if "modalities" in observation:
+        return [observation]
+    return [part for below in observation.values() for part in sections(below)]
+
+
+def goal_keys(observation: Mapping[str, Any]) -> list[str]:
+    """The observations that make the goal which the whole is told, sorted."""
+    first = sections(observation)[0]
+    return keys_of(Options("observation", first), "goal")
 
 
 def total_steps(algo_config: Mapping[str, Any], train: Mapping[str, Any], epoch_steps: int) -> int:
