@@ -106,7 +106,7 @@ def sections(observation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def goal_keys(observation: Mapping[str, Any]) -> list[str]:
     """The observations that make the goal which the whole is told, sorted."""
-    first = sections(observation)[0]
+    first = next(iter(sections(observation)), {})
     return keys_of(Options("observation", first), "goal")
 
 

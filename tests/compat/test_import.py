@@ -19,7 +19,14 @@ from rmexp.policy import Policy
 from rmexp.tools.import_robomimic import ImportArguments, first_word_is, import_checkpoint
 from tests.compat.reference_case import LIFT, UNET
 
-CHECKPOINTS = ["bc_normalized", "bc_rnn", "v03_td3_bc", "v03_bc_transformer"]
+CHECKPOINTS = [
+    "bc_normalized",
+    "bc_rnn",
+    "v03_td3_bc",
+    "v03_bc_transformer",
+    "v03_hbc",
+    "v03_iris",
+]
 
 
 def imported_policy(path: Path, out: Path) -> Policy:
@@ -71,6 +78,34 @@ def test_numbers_of_numpy_are_data(golden: Path, tmp_path: Path) -> None:
     best = {"Lift": np.float64(0.5)}
     torch.save({**content, "variable_state": {"best_return": best}}, tmp_path / "m.pth")
     assert read(tmp_path / "m.pth")["variable_state"]["best_return"] == best
+
+
+@pytest.mark.parametrize("name", ["v03_hbc", "v03_iris"])
+def test_a_newer_hierarchy_has_more_levels(golden: Path, name: str) -> None:
+    """Since version 0.4 each part's networks lie beside its optimisers."""
+
+    def newer(model: dict[str, Any]) -> dict[str, Any]:
+        parts = {k: newer(v) for k, v in model.items() if isinstance(v, dict)}
+        return parts or {"nets": model, "optimizers": {}, "lr_schedulers": {}}
+
+    content = read(golden / f"robomimic_{name}.pth")
+    old = imported(content)["algo"]["nets"]
+    new = imported({**content, "model": newer(content["model"])})["algo"]["nets"]
+    assert set(old) == set(new)
+    assert all(torch.equal(value, new[key]) for key, value in old.items())
+
+
+def test_an_actor_that_sees_half_a_subgoal_is_refused(golden: Path) -> None:
+    content = read(golden / "robomimic_v03_hbc.pth")
+    half = changed(content, "observation.actor.modalities.goal.low_dim", ["object"])
+    with pytest.raises(ConfigError, match=r"observation\.actor\.modalities\.goal: in rmexp"):
+        imported(half)
+    plain = changed(content, "algo.actor.rnn.enabled", False)
+    with pytest.raises(ConfigError, match=r"algo\.actor\.rnn\.enabled: in rmexp the actor"):
+        imported(plain)
+    misspelt = changed(content, "algo.planner.vae.latentdim", 3)
+    with pytest.raises(ConfigError, match=r"algo\.planner\.vae\.latentdim: rmexp knows no such"):
+        imported(misspelt)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_no_rollouts(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_everything_wrong_is_listed(golden: Path, tmp_path: Path) -> None:
     config = reference(golden)
-    config["train"] |= {"goal_mode": "last", "batchsize": 3}
+    config["train"] |= {"goal_mode": "first", "batchsize": 3}
     config["experiment"]["epochs"] = 3
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
@@ -111,8 +111,36 @@ def test_everything_wrong_is_listed(golden: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(config))
     with pytest.raises(ConfigError) as refusal:
         import_config(ConfigArguments(str(path)))
-    assert "train.goal_mode: it is 'last'" in str(refusal.value)
+    assert "train.goal_mode: it is 'first'" in str(refusal.value)
     assert "experiment.epochs: rmexp knows no such option" in str(refusal.value)
+
+
+def test_goals_are_the_last_observation(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = reference(golden)
+    modalities = config["observation"]["modalities"]
+    modalities["goal"] = modalities["obs"]
+    config["train"]["goal_mode"] = "last"
+    assert composed(printed(config, tmp_path, capsys)).dataset.goal_mode == "last"
+    modalities["goal"] = {"low_dim": ["object"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"train\.goal_mode: with goals it is 'last'"):
+        import_config(ConfigArguments(str(tmp_path / "config.json")))
+
+
+def test_a_hierarchy_is_said_part_by_part(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = printed(reference(golden, "v03_iris"), tmp_path, capsys)
+    ours = composed(words)
+    assert ours.algo._target_.endswith("IRIS")
+    assert (ours.algo.seq_length, ours.dataset.seq_length, ours.algo.num_samples) == (5, 5, 5)
+    assert ours.algo.actor_sees_subgoal is False
+    assert ours.algo.planner.subgoal_model.latent_dim == 3
+    assert ours.algo.value.critic.layer_dims == [7, 9]
+    assert (ours.algo.actor.hidden_dim, ours.algo.actor.seq_length) == (6, 5)
+    assert not [word for word in words if word.startswith("algo.value.discount")]
 
 
 @pytest.mark.parametrize(

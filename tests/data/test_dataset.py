@@ -75,7 +75,7 @@ def test_only_the_wanted_keys_are_gathered(
         ("rewards", "rewards", "rewards is needed for this algorithm: .*demo_1 has no rewards"),
         ("dones", "dones", "dones is needed .*demo_1 has no dones"),
         ("next_obs", "next_obs", "next_obs is needed .*demo_1 has no next_obs/object"),
-        ("next_obs/pos", "goal_obs", "goal_obs is needed .*demo_1 has no next_obs/pos"),
+        ("next_obs/pos", "next_obs", "next_obs is needed .*demo_1 has no next_obs/pos"),
     ],
 )
 def test_what_the_file_lacks_is_an_error_only_when_wanted(
@@ -87,6 +87,36 @@ def test_what_the_file_lacks_is_an_error_only_when_wanted(
     assert key not in available
     with pytest.raises(DatasetError, match=words):
         dataset.train_loader(batch_size=5, seed=0, keys=["obs", key], device="cpu")
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_what_comes_later_without_next_obs(
+    images: bool, write_demos: WriteDemos, open_dataset: OpenDataset
+) -> None:
+    """The following frames; the last one of an episode, also the goal, stays as it is."""
+    path = write_demos((4,), with_next=False, images={"cam": (2, 3, 1)} if images else None)
+    keys = ["obs", "future_obs", "goal_obs", "index"]
+    names = ["pos", "cam"] if images else ["pos", "object"]
+    dataset = open_dataset(path, obs_keys=names, seq_length=3, goal_mode="last", valid_fraction=0.0)
+    (batch,) = dataset.train_loader(batch_size=4, seed=0, keys=keys, device="cpu")
+    for key in names:
+        frames = {i: batch["obs"][key][row, 0] for row, i in enumerate(batch["index"].tolist())}
+        for row, i in enumerate(batch["index"].tolist()):
+            for step in range(3):
+                expected = frames[min(i + step + 1, 3)]
+                assert torch.equal(batch["future_obs"][key][row, step], expected)
+            assert torch.equal(batch["goal_obs"][key][row], frames[3])
+
+
+def test_what_comes_later_with_next_obs(write_demos: WriteDemos, open_dataset: OpenDataset) -> None:
+    dataset = open_dataset(write_demos((4, 3), own_next=True), seq_length=2)
+    keys = ["future_obs", "next_obs"]
+    for batch in dataset.train_loader(batch_size=2, seed=0, keys=keys, device="cpu"):
+        for key, value in batch["next_obs"].items():
+            assert torch.equal(batch["future_obs"][key], value)
+    everything = next(iter(dataset.train_loader(batch_size=2, seed=0, keys=None, device="cpu")))
+    assert "next_obs" in everything
+    assert "future_obs" not in everything  # a copy is made for those who ask
 
 
 def test_rewards_of_another_shape_are_not_rewards(
