@@ -13,7 +13,7 @@ from rmexp.compat.composing import changes, words
 from rmexp.compat.encoders import keys_of
 from rmexp.compat.optimizers import Overrides
 from rmexp.compat.options import Options, refuse
-from rmexp.compat.translate import algorithm, goal_keys, sections
+from rmexp.compat.translate import algorithm, goal_keys, own_section
 from rmexp.errors import ConfigError
 
 MACHINE_EXPERIMENT = (
@@ -79,7 +79,7 @@ def whole_run(config: Mapping[str, Any]) -> Overrides:
 
 def obs_keys(config: Mapping[str, Any]) -> list[str]:
     """The observations that its networks see."""
-    return keys_of(Options("observation", sections(config["observation"])[0]), "obs")
+    return keys_of(Options("observation", own_section(config["observation"])), "obs")
 
 
 def data_paths(

@@ -97,17 +97,17 @@ def algorithm(
     return overrides
 
 
-def sections(observation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The sections `observation` of the parts of an algorithm, the planner's first, or its own."""
+def own_section(observation: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section `observation` of an algorithm; of one with parts that of its planner."""
     if "modalities" in observation:
-        return [observation]
-    return [part for below in observation.values() for part in sections(below)]
+        return observation
+    parts = [own_section(part) for part in observation.values() if isinstance(part, Mapping)]
+    return next(filter(None, parts), {})
 
 
 def goal_keys(observation: Mapping[str, Any]) -> list[str]:
     """The observations that make the goal which the whole is told, sorted."""
-    first = next(iter(sections(observation)), {})
-    return keys_of(Options("observation", first), "goal")
+    return keys_of(Options("observation", own_section(observation)), "goal")
 
 
 def total_steps(algo_config: Mapping[str, Any], train: Mapping[str, Any], epoch_steps: int) -> int:
