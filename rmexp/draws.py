@@ -100,6 +100,13 @@ class EpisodeDraws:
         return torch.stack(drawn).to(self.device)
 
 
+def draws_of_rows(draws: Draws, rows: Sequence[int], device: torch.device) -> Draws:
+    """What these rows of a batch draw when they are a batch of their own."""
+    if isinstance(draws, EpisodeDraws):
+        return EpisodeDraws([draws.rows[row] for row in rows], device)
+    return draws
+
+
 class PartialDraws:
     """Only `rows` of the batch draw; the others get zeros, and their generators stay as they are.
 
@@ -107,8 +114,7 @@ class PartialDraws:
     """
 
     def __init__(self, draws: Draws, rows: Sequence[int], device: torch.device) -> None:
-        chosen = [draws.rows[row] for row in rows] if isinstance(draws, EpisodeDraws) else None
-        self.draws = draws if chosen is None else EpisodeDraws(chosen, device)
+        self.draws = draws_of_rows(draws, rows, device)
         self.rows = torch.tensor(rows, device=device)
 
     def randn(self, shape: Sequence[int]) -> Tensor:

@@ -128,10 +128,12 @@ class HBC(Algo):
     ) -> Tensor:
         envs = range(len(next(iter(obs_dict.values())))) if envs is None else envs
         source = draws or self.draws["act"]
-        subgoal = self.memory.step(
-            envs,
-            lambda due: self.propose(obs_dict, goal_dict, PartialDraws(source, due, self.device)),
-        )
+
+        def renew(due: list[int]) -> Obs:
+            plans = self.propose(obs_dict, goal_dict, PartialDraws(source, due, self.device))
+            return {key: value[due] for key, value in plans.items()}
+
+        subgoal = self.memory.step(envs, renew)
         return self.actor.get_action(obs_dict, subgoal, draws=source, envs=envs)
 
     def reset(self, envs: Sequence[int] | None = None) -> None:

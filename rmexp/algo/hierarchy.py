@@ -116,14 +116,14 @@ class SubgoalMemory:
     def step(self, envs: Sequence[int], propose: Callable[[list[int]], Obs]) -> dict[str, Tensor]:
         """The subgoals {k: (B, D_k)} of this step.
 
-        `propose(rows)` is asked where it is time for new ones; it answers for all rows of the
-        batch, of which those in `rows` are taken over. A padding row repeats another's.
+        Where it is time for new ones `propose(rows)` is asked, which answers for these rows of the
+        batch in turn. A padding row repeats another's.
         """
         due = [row for row, env in enumerate(envs) if env >= 0 and self._is_due(env)]
         if due:
             proposed = propose(due)
-            for row in due:
-                self._held[envs[row]] = _Held({k: v[row] for k, v in proposed.items()})
+            for i, row in enumerate(due):
+                self._held[envs[row]] = _Held({k: v[i] for k, v in proposed.items()})
         held = {env: self._held[env] for env in envs if env >= 0}
         for memory in held.values():
             memory.steps += 1

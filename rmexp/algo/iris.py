@@ -26,7 +26,7 @@ from rmexp.algo.hierarchy import (
     present_of,
     windows_and_subgoals,
 )
-from rmexp.draws import Draws, PartialDraws
+from rmexp.draws import Draws, draws_of_rows
 from rmexp.errors import require
 from rmexp.nets.samplers import RepeatedDraws, repeated
 
@@ -125,9 +125,18 @@ class IRIS(Algo):
     ) -> Tensor:
         envs = range(len(next(iter(obs_dict.values())))) if envs is None else envs
         source = draws or self.draws["act"]
-        subgoal = self.memory.step(
-            envs, lambda due: self.propose(obs_dict, PartialDraws(source, due, self.device))
-        )
+
+        def renew(due: list[int]) -> Obs:  # one by one: each is a large batch of proposals
+            plans = [
+                self.propose(
+                    {key: value[row : row + 1] for key, value in obs_dict.items()},
+                    draws_of_rows(source, [row], self.device),
+                )
+                for row in due
+            ]
+            return {key: torch.cat([plan[key] for plan in plans]) for key in plans[0]}
+
+        subgoal = self.memory.step(envs, renew)
         return self.actor.get_action(obs_dict, subgoal, draws=source, envs=envs)
 
     def reset(self, envs: Sequence[int] | None = None) -> None:
