@@ -55,6 +55,12 @@ def algo_class(config: DictConfig) -> type[Algo]:
     return cast("type[Algo]", get_class(config.algo._target_))
 
 
+def batch_keys(config: DictConfig) -> tuple[str, ...]:
+    """The entries of a batch that the algorithm reads, goals included where there are any."""
+    goals = ("goal_obs",) if config.dataset.goal_mode else ()
+    return (*algo_class(config).batch_keys, *goals)
+
+
 def rollouts(
     config: DictConfig, env_args: Mapping[str, Any] | None, obs_keys: list[str]
 ) -> Rollouts | None:

@@ -168,8 +168,7 @@ def _build_runner(
 ) -> Runner:
     """Loaders, algorithm and rollouts for this data set."""
     device = build.device(config.device)
-    goals = ("goal_obs",) if config.dataset.goal_mode else ()
-    keys = (*build.algo_class(config).batch_keys, *goals)
+    keys = build.batch_keys(config)
     train_loader = dataset.train_loader(
         batch_size=settings.batch_size,
         seed=derive(config.seed, "data"),
