@@ -36,9 +36,9 @@ class WindowSpec:
 
 
 def count_windows(lengths: np.ndarray, spec: WindowSpec) -> np.ndarray:
-    """Windows of each episode; 0 where it is too short and nothing may be padded."""
+    """Windows of each episode; 0 where it is too short and nothing may be padded, or empty."""
     counts = lengths - spec.skipped_front - spec.skipped_back
-    return np.maximum(counts, 1 if spec.pad_seq_length else 0)
+    return np.where(lengths > 0, np.maximum(counts, 1 if spec.pad_seq_length else 0), 0)
 
 
 class Windows:
