@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -252,13 +253,26 @@ def _known_keys(parent: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
+    folders = [config_dir(), *_own_config_dirs(sys.argv[1:])]
     pairs = (argument.partition("=") for argument in sys.argv[1:])
-    files = ((group, name, config_dir() / group / f"{name}.yaml") for group, _, name in pairs)
-    choices = [f"{group}={name}" for group, name, file in files if name and file.is_file()]
+    choices = [
+        f"{group}={name}"
+        for group, _, name in pairs
+        if name and any((folder / group / f"{name}.yaml").is_file() for folder in folders)
+    ]
+    searched = ",".join(f"'file://{folder}'" for folder in folders[1:])
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            node = compose("config", overrides=choices)
+            node = compose("config", overrides=[f"hydra.searchpath=[{searched}]", *choices])
         chosen = OmegaConf.select(node, parent) if parent else node
     except (HydraException, OmegaConfBaseException):  # the choice itself is what is wrong
         return []
     return [str(key) for key in chosen] if isinstance(chosen, DictConfig) else []
+
+
+def _own_config_dirs(arguments: list[str]) -> list[Path]:
+    """Where the user keeps configurations of their own."""
+    options = [word for argument in arguments for word in argument.split("=", 1)]
+    given = [b for a, b in pairwise(options) if a in ("--config-dir", "-cd")]
+    lab = os.environ.get("RMEXP_CONFIG_DIR")
+    return [Path(folder).resolve() for folder in (*given, *([lab] if lab else []))]

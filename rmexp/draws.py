@@ -35,8 +35,32 @@ class Draws(Protocol):
         """Exponential with mean 1, float32."""
         ...
 
+    # Made of those above; they have names of their own because recorded draws may be of them.
 
-class SeededDraws:
+    def normal(self, mean: Tensor, std: Tensor | float) -> Tensor:
+        """Normal, in the shape and precision of `mean`."""
+        return mean + std * self.randn(mean.shape)
+
+    def categorical(self, probabilities: Tensor) -> Tensor:
+        """(..., K) that add up to 1 -> (...), int64: which of the K."""
+        uniform = self.rand((*probabilities.shape[:-1], 1))
+        cumulative = probabilities.to(uniform.device).cumsum(-1)
+        return (cumulative < uniform).sum(-1).clamp(max=probabilities.shape[-1] - 1)
+
+    def mixture(self, probabilities: Tensor, means: Tensor, stds: Tensor | float) -> Tensor:
+        """A normal of K: (..., K), (..., K, A), (..., K, A) or one number -> (..., A)."""
+        chosen = self.categorical(probabilities)
+        std = component(stds, chosen) if isinstance(stds, Tensor) else stds
+        return self.normal(component(means, chosen), std)
+
+
+def component(values: Tensor, chosen: Tensor) -> Tensor:
+    """values (..., K, A), chosen (...) -> (..., A)."""
+    index = chosen[..., None, None].expand(*chosen.shape, 1, values.shape[-1])
+    return values.gather(-2, index).squeeze(-2)
+
+
+class SeededDraws(Draws):
     """Draws from one generator on `device`."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -66,7 +90,7 @@ class SeededDraws:
         self.generator.set_state(state["generator"])
 
 
-class EpisodeDraws:
+class EpisodeDraws(Draws):
     """Row i of every draw comes from the generator of the episode in row i.
 
     What an episode draws thereby depends on its own seed alone and not on which other episodes
@@ -107,7 +131,7 @@ def draws_of_rows(draws: Draws, rows: Sequence[int], device: torch.device) -> Dr
     return draws
 
 
-class PartialDraws:
+class PartialDraws(Draws):
     """Only `rows` of the batch draw; the others get zeros, and their generators stay as they are.
 
     So what an episode draws does not depend on when the others in its batch have to draw.

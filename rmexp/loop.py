@@ -70,6 +70,7 @@ def run_epoch(
     progress = EpochProgress() if progress is None else progress
     first_step, first_sample = progress.steps, progress.samples
     clock = Stopwatch(getattr(model, "device", None))
+    after_step = getattr(model, "on_gradient_step", lambda: None)  # robomimic 0.3 has none
     model.set_eval() if validate else model.set_train()
 
     with torch.set_grad_enabled(not validate), preserved_random_state(validate):
@@ -85,7 +86,7 @@ def run_epoch(
             with clock("train_batch", on_device=True):
                 info = model.train_on_batch(batch, epoch, validate=validate)
                 if not validate:
-                    model.on_gradient_step()
+                    after_step()
             with clock("log_info"):
                 progress.add(model.log_info(info), batch_size_of(batch))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,6 +88,15 @@ def test_one_pass_in_the_order_of_the_protocol() -> None:
     seconds = [row[f"time/{part}_s"] for part in parts]
     assert all(s > 0 for s in seconds)
     assert sum(seconds) <= row["time/epoch_s"]
+
+
+def test_what_counts_gradient_steps_may_be_absent() -> None:
+    """Robomimic 0.3, the version that pip installs, has no such method."""
+    names = [name for name in vars(Foreign) if name[0] != "_" and name != "on_gradient_step"]
+    foreign = Foreign()
+    model: Any = SimpleNamespace(**{name: getattr(foreign, name) for name in names})
+    assert not hasattr(model, "on_gradient_step")
+    assert run_epoch(model, batches(2), epoch=1)["Loss"] > 0
 
 
 def test_num_steps_goes_round_the_loader() -> None:

@@ -112,10 +112,15 @@ class Algo(ABC):
     def postprocess_batch_for_training(
         self, batch: Batch, obs_normalization_stats: Stats | None = None
     ) -> Batch:
-        """On the device: images uint8 (..., H, W, C) -> float (..., C, H, W); normalise."""
+        """On the device: images uint8 (..., H, W, C) -> float (..., C, H, W); normalise.
+
+        Double precision, which a loader of somebody else's may give, becomes single.
+        """
         for name in ("obs", "next_obs", "goal_obs", "subgoal_obs"):
             if batch.get(name) is not None:
                 batch[name] = prepare_observations(batch[name], obs_normalization_stats)
+        if "actions" in batch and batch["actions"].dtype == torch.float64:
+            batch["actions"] = batch["actions"].float()
         return batch
 
     def on_gradient_step(self) -> None:
@@ -177,6 +182,8 @@ def prepare_observations(obs: Mapping[str, Tensor], stats: Stats | None) -> dict
     for key, value in obs.items():
         if value.dtype == torch.uint8:
             value = value.movedim(-1, -3).float().div_(255.0)
+        elif value.dtype == torch.float64:
+            value = value.float()
         if stats is not None and key in stats:
             value = (value - stats[key]["offset"]) / stats[key]["scale"]
         prepared[key] = value

@@ -24,8 +24,8 @@ BATCH_KEYS = (
     "pad_mask",
     "index",
 )
-"""`future_obs` are the `next_obs` of a file that has them. In another one they are the following
-frames, the last of an episode staying: enough for subgoals, not for values of what comes after."""
+"""`future_obs` are `next_obs` for who asks what is seen later, not what it is worth: where a file
+records none, the last frame of an episode stays, and no window is left out."""
 
 
 def entries(wanted: Sequence[str] | None, missing: Mapping[str, str]) -> list[str]:
@@ -61,10 +61,7 @@ class Frames(Protocol):
 
 
 class BatchAssembler:
-    """index: (B,) window numbers -> batch; a pure function, safe to call from another thread.
-
-    `has_next` says whether the files have next observations.
-    """
+    """index: (B,) window numbers -> batch; a pure function, safe to call from another thread."""
 
     def __init__(
         self,
@@ -74,9 +71,7 @@ class BatchAssembler:
         *,
         obs_keys: Sequence[str],
         keys: Sequence[str],
-        has_next: bool,
     ) -> None:
-        self._has_next = has_next
         self._block = block
         self._images = images
         self._windows = windows
@@ -102,7 +97,7 @@ class BatchAssembler:
         if "next_obs" in wanted:
             batch["next_obs"] = self._following(rows, (size, time))
         if "future_obs" in wanted:
-            batch["future_obs"] = self._future(index, rows, (size, time))
+            batch["future_obs"] = self._following(rows, (size, time))
         if "goal_obs" in wanted:
             batch["goal_obs"] = self._goal(index)
         if "actions" in wanted:
@@ -141,21 +136,6 @@ class BatchAssembler:
             obs[key] = frames.view(*lead, *frames.shape[1:])
         return obs
 
-    def _future(self, index: Tensor, rows: Tensor, lead: tuple[int, ...]) -> dict[str, Tensor]:
-        if self._has_next:
-            return self._following(rows, lead)
-        return self._present(self._windows.rows(index, ahead=1), lead)
-
     def _goal(self, index: Tensor) -> dict[str, Tensor]:
         rows = self._windows.goal_rows(index)
-        seen = self._following if self._has_next else self._present
-        return seen(rows, (index.shape[0],))
-
-    def _present(self, rows: Tensor, lead: tuple[int, ...]) -> dict[str, Tensor]:
-        """Observations at `rows`, shaped (*lead, ...)."""
-        values = self._block.values.index_select(0, rows)
-        obs = self._obs(self._split(values.view(*lead, -1)))
-        for key in self._image_keys:
-            frames = self._images[key].gather(rows)
-            obs[key] = frames.view(*lead, *frames.shape[1:])
-        return obs
+        return self._following(rows, (index.shape[0],))

@@ -19,7 +19,9 @@ from rmexp.data.inventory import Inventory, take_inventory
 from rmexp.data.loader import Loader, Order, in_order, shuffled, weighted
 from rmexp.data.normalize import Stats, action_stats, normalize_, obs_stats
 from rmexp.data.placement import Placement, free_memory, full_device, resolve
+from rmexp.data.settings import check_settings
 from rmexp.data.splits import split_demos
+from rmexp.data.successors import describe, followed, usable_lengths
 from rmexp.data.windows import Windows, WindowSpec
 from rmexp.errors import ConfigError, DatasetError
 
@@ -65,7 +67,7 @@ class Dataset:
         horizon: int,
     ) -> None:
         paths = [path] if isinstance(path, str) else list(path)
-        _check_options(paths, weights, sha256, valid_fraction, frame_stack, seq_length)
+        check_settings(paths, weights, sha256, valid_fraction, frame_stack, seq_length)
         self.horizon = horizon
         self.warnings: list[str] = []
         self._weights = weights
@@ -107,7 +109,8 @@ class Dataset:
         device: torch.device | str,
     ) -> Loader:
         """Shuffled batches of exactly `batch_size` windows; see Loader for how passes continue."""
-        windows = self._train
+        wanted = self._wanted(keys)
+        windows = self._windows_for(wanted, train=True)
         count = len(windows)
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; at least 1 is needed")
@@ -120,17 +123,19 @@ class Dataset:
             batch_size = count
         order = shuffled(count, seed)
         if self._weights is not None:
-            order = weighted(self._windows_per_file(), self._weights, seed)
-        return self._loader(windows, order, batch_size, seed, keys, device)
+            order = weighted(self._windows_per_file(windows), self._weights, seed)
+        return self._loader(windows, order, batch_size, seed, wanted, device)
 
     def valid_loader(
         self, *, batch_size: int, keys: Sequence[str] | None, device: torch.device | str
     ) -> Loader | None:
         """Every validation window once, in order; None when there is no validation split."""
-        count = len(self._valid)
+        wanted = self._wanted(keys)
+        windows = self._windows_for(wanted, train=False)
+        count = len(windows)
         if count == 0:
             return None
-        return self._loader(self._valid, in_order(count), batch_size, None, keys, device)
+        return self._loader(windows, in_order(count), batch_size, None, wanted, device)
 
     def summary(self) -> str:
         table, inventory = self._inventory.table, self._inventory
@@ -177,9 +182,12 @@ class Dataset:
             inventory.low_dim,
             inventory.ac_dim,
             [name for name in ("rewards", "dones") if name not in inventory.missing],
+            inventory.shifted,
             with_next="next_obs" not in inventory.missing,
         )
-        self._images = ImageSet(files, inventory.table, inventory.images, hashes, cache_dir)
+        self._images = ImageSet(
+            files, inventory.table, inventory.images, inventory.shifted, hashes, cache_dir
+        )
         self.content_hash = combined(hashes)
         self.env_args: dict[str, Any] | None = files[0].env_args
         self.obs_shapes = {key: spec.frame_shape for key, spec in inventory.obs_specs.items()}
@@ -225,9 +233,24 @@ class Dataset:
             )
         return windows
 
-    def _windows_per_file(self) -> list[int]:
+    def _windows_for(self, wanted: Sequence[str], *, train: bool) -> Windows:
+        """The windows of a split; where next observations are wanted, of frames that have one."""
+        windows = self._train if train else self._valid
+        table, shifted = self._inventory.table, self._inventory.shifted
+        if "next_obs" not in wanted or not shifted.any():
+            return windows
+        usable = usable_lengths(self._block, table, shifted)
+        fewer = followed(windows, table, usable, self._inventory.is_train == train)
+        if train and len(fewer) == 0:
+            raise DatasetError(f"{table.paths[0]}: no training frame has a next observation")
+        note = describe(table, shifted, usable, len(windows) - len(fewer))
+        if train and note not in self.warnings:
+            self.warnings.append(note)
+        return fewer
+
+    def _windows_per_file(self, windows: Windows) -> list[int]:
         of_train = self._inventory.table.file_of[self._inventory.is_train]
-        counts = np.bincount(of_train, self._train.counts, len(self._splits)).astype(int).tolist()
+        counts = np.bincount(of_train, windows.counts, len(self._splits)).astype(int).tolist()
         for path, count in zip(self._inventory.table.paths, counts, strict=True):
             if count == 0:
                 raise DatasetError(f"{path}: has no training window, so no weight can be given")
@@ -239,16 +262,14 @@ class Dataset:
         order: Order,
         batch_size: int,
         seed: int | None,
-        keys: Sequence[str] | None,
+        wanted: Sequence[str],
         device: torch.device | str,
     ) -> Loader:
-        wanted = self._wanted(keys)
         target = full_device(device)
         self._placed = resolve(self._placement, self._num_bytes, target)
         home = target if self._placed == "device" else torch.device("cpu")
         self._block = self._block.to(home)
-        has_next = "next_obs" not in self._inventory.missing
-        with_next = has_next and not {"next_obs", "future_obs", "goal_obs"}.isdisjoint(wanted)
+        with_next = not {"next_obs", "future_obs", "goal_obs"}.isdisjoint(wanted)
         images = self._images.open(self._placed, home, with_next=with_next)
         assemble = BatchAssembler(
             self._block,
@@ -256,7 +277,6 @@ class Dataset:
             windows.to(home),
             obs_keys=list(self.obs_shapes),
             keys=wanted,
-            has_next=has_next,
         )
         return Loader(
             assemble,
@@ -273,29 +293,10 @@ class Dataset:
     def _wanted(self, keys: Sequence[str] | None) -> list[str]:
         """The batch entries to gather."""
         missing = dict(self._inventory.missing)
+        if "next_obs" in missing:
+            missing |= dict.fromkeys(("future_obs", "goal_obs"), missing["next_obs"])
         if not self._goals:
             missing["goal_obs"] = "dataset.goal_mode is null; dataset.goal_mode=last gives goals"
+        if keys is None and self._inventory.shifted.any():
+            missing["next_obs"] = "the file records none"  # they can be derived for who needs them
         return entries(keys, missing)
-
-
-def _check_options(
-    paths: list[str],
-    weights: list[float] | None,
-    sha256: str | None,
-    valid_fraction: float,
-    frame_stack: int,
-    seq_length: int,
-) -> None:
-    if not paths:
-        raise ConfigError("dataset.path is an empty list; name a file")
-    if weights is not None and (len(weights) != len(paths) or min(weights) <= 0):
-        raise ConfigError(
-            f"dataset.weights is {weights}; one positive number for each of {len(paths)} files"
-        )
-    if sha256 is not None and len(paths) > 1:
-        raise ConfigError("dataset.sha256 is for one file; give null with several")
-    if not 0 <= valid_fraction < 1:
-        raise ConfigError(f"dataset.valid_fraction is {valid_fraction}; it lies in [0, 1)")
-    for name, value in (("frame_stack", frame_stack), ("seq_length", seq_length)):
-        if value < 1:
-            raise ConfigError(f"dataset.{name} is {value}; at least 1 is needed")

@@ -33,6 +33,12 @@ class EpisodeTable:
     def num_rows(self) -> int:
         return int(self.lengths.sum())
 
+    def following_rows(self) -> np.ndarray:
+        """(N,) int64: the next row of the same episode; the last one follows itself."""
+        return np.minimum(
+            np.arange(1, self.num_rows + 1), np.repeat(self.starts + self.lengths - 1, self.lengths)
+        )
+
     def locate(self, row: int) -> tuple[Path, str, int]:
         """Row -> (file, demo, frame of the demo)."""
         episode = int(np.searchsorted(self.starts, row, side="right")) - 1
@@ -81,28 +87,32 @@ def read_block(
     obs_specs: Mapping[str, ArraySpec],
     ac_dim: int,
     scalars: Sequence[str],
+    shifted: np.ndarray,
     *,
     with_next: bool,
 ) -> Block:
-    """Read the named low-dim observations, the actions and `scalars` ("rewards", "dones")."""
+    """Read the named low-dim observations, the actions and `scalars` ("rewards", "dones").
+
+    `with_next`: the next observations too, which are the next frames in the episodes `shifted`.
+    """
     obs = _layout({key: spec.frame_shape for key, spec in sorted(obs_specs.items())}, 0)
     obs_width = sum(column.width for column in obs.values())
     shapes = {"actions": (ac_dim,)} | dict.fromkeys(scalars, (1,))
     others = _layout(shapes, obs_width)
     width = obs_width + ac_dim + len(scalars)
-    frames, spare = table.num_rows, len(table.demos) if with_next and obs else 0
+    frames, spare = table.num_rows, int((~shifted).sum()) if with_next and obs else 0
     values = np.zeros((frames + spare, width), dtype=np.float32)
-    next_rows = np.arange(1, frames + 1) if spare else None
+    next_rows = table.following_rows() if with_next and obs else None
     extras: list[np.ndarray] = []
     num_extra = 0
     with np.errstate(over="ignore"):  # what does not fit float32 becomes inf, and is reported
-        for file_index, demo, start, length in zip(
-            table.file_of, table.demos, table.starts, table.lengths, strict=True
+        for file_index, demo, start, length, is_shifted in zip(
+            table.file_of, table.demos, table.starts, table.lengths, shifted, strict=True
         ):
             file, rows = files[file_index], values[start : start + length]
             _fill(file, demo, "obs/", obs, rows)
             _fill(file, demo, "", others, rows)
-            if next_rows is not None:
+            if next_rows is not None and not is_shifted:
                 following = np.empty((length, obs_width), dtype=np.float32)
                 _fill(file, demo, "next_obs/", obs, following)
                 moved = np.ones(length, dtype=bool)

@@ -42,17 +42,19 @@ class ImageSet:
         files: Sequence[DemoFile],
         table: EpisodeTable,
         specs: Mapping[str, ArraySpec],
+        shifted: np.ndarray,
         hashes: Sequence[str],
         cache_dir: str,
     ) -> None:
         self._table = table
+        self._shifted = shifted
         self._shapes = {key: spec.frame_shape for key, spec in specs.items()}
         self._hashes = list(hashes)
         self._cache_dir = Path(cache_dir).expanduser()
         self._places = {
-            f"{group}/{key}": _places(files, table, f"{group}/{key}", spec)
+            f"{group}/{key}": _places(files, table, f"{group}/{key}", spec, but)
             for key, spec in specs.items()
-            for group in ("obs", "next_obs")
+            for group, but in (("obs", np.zeros_like(shifted)), ("next_obs", shifted))
         }
         self._opened: tuple[tuple[Placement, torch.device, bool], dict[str, Frames]] | None = None
 
@@ -95,10 +97,16 @@ class ImageSet:
     def _mapped(self, key: str, places: Mapping[str, np.ndarray]) -> MappedFrames:
         table, size = self._table, int(np.prod(self._shapes[key]))
         within = np.arange(table.num_rows) - np.repeat(table.starts, table.lengths)
+        offsets = {
+            g: np.repeat(place, table.lengths) + within * size for g, place in places.items()
+        }
+        if "next_obs" in offsets:
+            rows = np.repeat(self._shifted, table.lengths)
+            offsets["next_obs"][rows] = offsets["obs"][table.following_rows()[rows]]
         return MappedFrames(
             [np.asarray(np.memmap(path, dtype=np.uint8, mode="r")) for path in table.paths],
             np.repeat(table.file_of, table.lengths),
-            {g: np.repeat(place, table.lengths) + within * size for g, place in places.items()},
+            offsets,
             self._shapes[key],
         )
 
@@ -150,13 +158,14 @@ class ImageSet:
         """Frames, then the next frames that are not the following row; and where each one is."""
         with ExitStack() as stack:
             read = self._reader(key, stack)
-            spare = len(self._table.demos) if with_next else 0
-            pool = _fill_pool(self._table, read, allocate, self._frame_bytes(key), spare)
+            own = ~self._shifted & with_next  # episodes whose next observations are read
+            spare, size = int(own.sum()), self._frame_bytes(key)
+            pool = _fill_pool(self._table, read, allocate, size, own, spare)
             if pool is None:  # the next observations are recordings of their own
                 spare = self._table.num_rows
-                pool = _fill_pool(self._table, read, allocate, self._frame_bytes(key), spare)
+                pool = _fill_pool(self._table, read, allocate, size, own, spare)
         assert pool is not None
-        return pool
+        return pool if with_next else (pool[0], None)
 
     def _frame_bytes(self, key: str) -> int:
         return int(np.prod(self._shapes[key]))
@@ -173,12 +182,17 @@ class ImageSet:
 
 
 def _places(
-    files: Sequence[DemoFile], table: EpisodeTable, key: str, spec: ArraySpec
+    files: Sequence[DemoFile], table: EpisodeTable, key: str, spec: ArraySpec, but: np.ndarray
 ) -> np.ndarray | None:
-    """Byte at which each episode's frames start, None unless all of them lie in one plain piece."""
-    places = np.empty(len(table.demos), dtype=np.int64)
+    """Byte at which each episode's frames start, None unless all of them lie in one plain piece.
+
+    The episodes `but` have none.
+    """
+    places = np.zeros(len(table.demos), dtype=np.int64)
     size = int(np.prod(spec.frame_shape))
     for i, (file_index, demo) in enumerate(zip(table.file_of, table.demos, strict=True)):
+        if but[i]:
+            continue
         place = files[file_index].byte_offset(demo, key)
         if place is None or place + size * int(table.lengths[i]) > files[file_index].size:
             return None
@@ -187,17 +201,25 @@ def _places(
 
 
 def _fill_pool(
-    table: EpisodeTable, read: ReadFrames, allocate: Allocate, frame_bytes: int, spare: int
-) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """None when `spare` rows do not hold the next frames that are not the following row."""
+    table: EpisodeTable,
+    read: ReadFrames,
+    allocate: Allocate,
+    frame_bytes: int,
+    own_next: np.ndarray,
+    spare: int,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """None when `spare` rows do not hold the next frames that are not the following row.
+
+    Only the episodes `own_next` have such frames.
+    """
     count = table.num_rows
     pool = allocate((count + spare, frame_bytes))
-    next_rows = np.arange(1, count + 1) if spare else None
+    next_rows = table.following_rows()
     used = count
     for i, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
         rows = pool[start : start + length]
         rows[:] = read(i, "obs")
-        if next_rows is None:
+        if not own_next[i]:
             continue
         following = read(i, "next_obs")
         own = np.ones(length, dtype=bool)

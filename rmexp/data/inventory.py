@@ -23,13 +23,20 @@ OPTIONAL = ("next_obs", "rewards", "dones")
 
 @dataclass(frozen=True)
 class Inventory:
-    """Result of `take_inventory`; `missing` gives the reason why an optional key is not there."""
+    """Result of `take_inventory`.
+
+    Attributes:
+        missing: the reason why an optional key is not there.
+        shifted: (E,) bool, episodes of files that record no next observations; there the next
+            frame is one.
+    """
 
     table: EpisodeTable
     is_train: np.ndarray
     obs_specs: dict[str, ArraySpec]
     ac_dim: int
     missing: dict[str, str]
+    shifted: np.ndarray
     warnings: tuple[str, ...]
 
     @property
@@ -55,16 +62,19 @@ def take_inventory(
     ac_dim = _action_dim(files, table)
     specs = _choose_obs(files, table, obs_keys, warnings)
     missing: dict[str, str] = {}
-    for file_index, demo, length in zip(table.file_of, table.demos, table.lengths, strict=True):
+    shifted = _without_next(files, table)
+    for i, (file_index, demo, length) in enumerate(
+        zip(table.file_of, table.demos, table.lengths, strict=True)
+    ):
         file = files[file_index]
         for key, expected in specs.items():
             _require(file, demo, f"obs/{key}", int(length), expected)
         for name in OPTIONAL:
-            if name not in missing:
+            if name not in missing and not (name == "next_obs" and shifted[i]):
                 reason = _lacks(file, demo, name, int(length), specs)
                 if reason is not None:
                     missing[name] = reason
-    return Inventory(table, is_train, specs, ac_dim, missing, tuple(warnings))
+    return Inventory(table, is_train, specs, ac_dim, missing, shifted, tuple(warnings))
 
 
 def _tabulate(
@@ -99,6 +109,15 @@ def _tabulate(
         sizes,
     )
     return table, np.asarray(is_train, dtype=bool)
+
+
+def _without_next(files: Sequence[DemoFile], table: EpisodeTable) -> np.ndarray:
+    """(E,) bool: no episode of its file has next observations, so that none was lost."""
+    recorded = np.zeros(len(files), dtype=bool)
+    for file_index, demo in zip(table.file_of, table.demos, strict=True):
+        if not recorded[file_index]:
+            recorded[file_index] = bool(files[file_index].specs(demo, "next_obs"))
+    return ~recorded[table.file_of]
 
 
 def _action_dim(files: Sequence[DemoFile], table: EpisodeTable) -> int:

@@ -36,9 +36,9 @@ class WindowSpec:
 
 
 def count_windows(lengths: np.ndarray, spec: WindowSpec) -> np.ndarray:
-    """Windows of each episode; 0 where it is too short and nothing may be padded."""
+    """Windows of each episode; 0 where it is too short and nothing may be padded, or empty."""
     counts = lengths - spec.skipped_front - spec.skipped_back
-    return np.maximum(counts, 1 if spec.pad_seq_length else 0)
+    return np.where(lengths > 0, np.maximum(counts, 1 if spec.pad_seq_length else 0), 0)
 
 
 class Windows:
@@ -68,14 +68,12 @@ class Windows:
         moved._anchors = self._anchors.to(device)
         return moved
 
-    def rows(self, index: Tensor, ahead: int = 0) -> Tensor:
-        """index: (B,) -> row of every frame, or of the one `ahead` of it, (B * T,)."""
-        if self.spec.length == 1 and not ahead:
+    def rows(self, index: Tensor) -> Tensor:
+        """index: (B,) -> row of every frame, (B * T,)."""
+        if self.spec.length == 1:
             return self._anchors.index_select(0, index)
         bounds = self.bounds.index_select(0, index)
         rows = bounds[:, :1] + self.offsets
-        if ahead:
-            rows = rows + ahead
         return torch.clamp(rows, bounds[:, 1:2], bounds[:, 2:]).view(-1)
 
     def pad_mask(self, index: Tensor) -> Tensor:

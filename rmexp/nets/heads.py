@@ -122,7 +122,7 @@ class Gaussian(Density):
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         mean, std = self._mean_and_std(outputs)
-        return mean if self.low_noise_eval else mean + std * draws.randn(mean.shape)
+        return mean if self.low_noise_eval else draws.normal(mean, std)
 
     def _mean_and_std(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         mean = torch.tanh(outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT))
@@ -157,14 +157,14 @@ class GMM(Density):
         return torch.logsumexp(log_weights + per_mode, dim=-1)
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
-        means, stds = self._means_and_stds(outputs)
-        cumulative = F.softmax(outputs["logits"], dim=-1).cumsum(-1)
-        uniform = draws.rand((len(means), 1))
-        mode = (cumulative < uniform).sum(-1).clamp(max=self.num_modes - 1)
-        rows = torch.arange(len(means), device=means.device)
-        mean = means[rows, mode]
-        std = LOW_NOISE_STD if self.low_noise_eval else stds[rows, mode]
-        return mean + std * draws.randn(mean.shape)
+        if not self.low_noise_eval:
+            return self.draw(outputs, draws)
+        means, _ = self._means_and_stds(outputs)
+        return draws.mixture(F.softmax(outputs["logits"], dim=-1), means, LOW_NOISE_STD)
+
+    def draw(self, outputs: Outputs, draws: Draws) -> Tensor:
+        """outputs {name: (B, width)} -> actions (B, A) of the mixture that they stand for."""
+        return draws.mixture(F.softmax(outputs["logits"], dim=-1), *self._means_and_stds(outputs))
 
     def _means_and_stds(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         shape = (*outputs["logits"].shape, -1)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmexp.draws import Draws
+from rmexp.draws import Draws, component
 
 Tensors = Mapping[str, Tensor]
 
@@ -141,12 +141,11 @@ class GMMPrior(GaussianPosterior):
         return (of_posterior - of_prior).mean()
 
     def sample(self, parameters: Tensors, shape: tuple[int, int], draws: Draws) -> Tensor:
-        rows, latent_dim = shape
-        cumulative = self._log_weights(parameters).double().exp().cumsum(-1)
-        drawn = (cumulative < draws.rand((rows, 1))).sum(-1, keepdim=True)
-        index_BKL = drawn.clamp(max=self.num_modes - 1).unsqueeze(-1).expand(-1, 1, latent_dim)
+        rows, _ = shape
+        weights = self._log_weights(parameters).double().exp().expand(rows, -1)
+        chosen = draws.categorical(weights)
         mean, logvar = (
-            parameters[k].double().expand(rows, -1, -1).gather(1, index_BKL).squeeze(1)
+            component(parameters[k].double().expand(rows, -1, -1), chosen)
             for k in ("mean", "logvar")
         )
         return _sample_normal(mean, logvar, draws).float()
@@ -225,13 +224,10 @@ class CategoricalPrior(Prior):
         return (log_posterior.exp() * (log_posterior - log_prior)).sum((-1, -2)).mean()
 
     def sample(self, parameters: Tensors, shape: tuple[int, int], draws: Draws) -> Tensor:
-        uniform = draws.rand((*shape, 1))
+        probabilities = torch.full((1, 1, self.num_classes), 1.0 / self.num_classes)
         if self.learned:
             probabilities = F.softmax(parameters["logit"].double(), dim=-1)
-            drawn = (probabilities.cumsum(-1) < uniform).sum(-1)
-        else:
-            drawn = (uniform.squeeze(-1) * self.num_classes).long()
-        classes = drawn.clamp(max=self.num_classes - 1)
+        classes = draws.categorical(probabilities.expand(*shape, -1))
         return F.one_hot(classes, self.num_classes).float().flatten(1)
 
     def metrics(self, posterior: Tensors, epoch: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -82,7 +83,11 @@ class VAESampler(ActionSampler):
 
 
 class GMMSampler(ActionSampler):
-    """A mixture of Gaussians; with `low_noise_eval` of its head, samples are means of modes."""
+    """A mixture of Gaussians.
+
+    In training, samples are true ones; in evaluation, with `low_noise_eval` of its head, they are
+    means of modes.
+    """
 
     def __init__(
         self,
@@ -101,7 +106,8 @@ class GMMSampler(ActionSampler):
         return self.head.losses(self.actor(obs), actions)
 
     def flat_samples(self, obs: Obs, times: int, draws: Draws) -> Tensor:
-        return self.head.act(repeated(self.actor(obs), times), draws)
+        outputs = repeated(self.actor(obs), times)
+        return self.head.draw(outputs, draws) if self.training else self.head.act(outputs, draws)
 
 
 class RepeatedDraws:
@@ -125,6 +131,19 @@ class RepeatedDraws:
 
     def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         return self.draws.randint(low, high, self._rows(shape)).flatten(0, 1)
+
+    def normal(self, mean: Tensor, std: Tensor | float) -> Tensor:
+        return self.draws.normal(*self._apart(mean, std)).flatten(0, 1)
+
+    def categorical(self, probabilities: Tensor) -> Tensor:
+        return self.draws.categorical(*self._apart(probabilities)).flatten(0, 1)
+
+    def mixture(self, probabilities: Tensor, means: Tensor, stds: Tensor | float) -> Tensor:
+        return self.draws.mixture(*self._apart(probabilities, means, stds)).flatten(0, 1)
+
+    def _apart(self, *values: Tensor | float) -> list[Any]:
+        """(B * times, ...) -> (B, times, ...)."""
+        return [v.unflatten(0, (-1, self.times)) if isinstance(v, Tensor) else v for v in values]
 
     def _rows(self, shape: Sequence[int]) -> tuple[int, ...]:
         return (shape[0] // self.times, self.times, *shape[1:])

@@ -44,7 +44,7 @@ class TanhGaussian(Density):
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         mean, std = self._mean_and_std(outputs)
-        return torch.tanh(mean if self.low_noise_eval else mean + std * draws.randn(mean.shape))
+        return torch.tanh(mean if self.low_noise_eval else draws.normal(mean, std))
 
     def _mean_and_std(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)

@@ -15,62 +15,24 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rmexp import build
 from rmexp.algo.base import Algo, Spec
-from rmexp.config import config_dir, register
 from rmexp.nets.encoders import Camera
 from rmexp.policy import Policy
-from tests.command_line import run_here, status
+from tests.command_line import rows, run_here, status
 from tests.conftest import SHARED
+from tests.small_networks import ALGOS, composed
 
 CAMERAS = ["agentview_image", "robot0_eye_in_hand_image"]
 LIFT_IMAGES = SHARED / "data/real/robomimic/robomimic_v0.1_test_lift_ph_image.hdf5.gz"
 B, A, H, W = 3, 7, 20, 22
-ALGOS = [
-    file.stem
-    for file in sorted((config_dir() / "algo").glob("*.yaml"))
-    if "encoder: " in file.read_text() or "/algo@planner: " in file.read_text()
-]
-SMALL = {
-    "encoder.width": 16,
-    "encoder.crop": [18, 19],
-    "encoder.feature_dim": 5,
-    "backbone.down_dims": [16, 32],
-    "backbone.num_layers": 1,
-    "noise_schedule.num_inference_steps": 3,
-    "feedforward_dim": 48,
-    "hidden_dim": 48,
-    "num_layers": 1,
-    "num_samples": 3,
-}
-"""Sizes that make a network small; each is set where an algorithm has it."""
-
-
-def test_none_was_overlooked() -> None:
-    assert {"bc", "bc_gaussian", "bc_gmm", "gl", "gl_vae", "hbc", "iris"} <= set(ALGOS)
-
-
-def composed(name: str) -> DictConfig:
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        chosen = ["dataset=hdf5", "dataset.path=none", "rollout=none", "logging=none"]
-        config = compose("config", overrides=[f"algo={name}", *chosen])
-    with open_dict(config):
-        config.name = name
-    for key, value in SMALL.items():
-        for part in ("", "planner.", "value.", "actor."):
-            if OmegaConf.select(config.algo, part + key) is not None:
-                OmegaConf.update(config.algo, part + key, value)
-    return config
+IMAGE_SIZES = {"width": 16, "crop": [18, 19], "feature_dim": 5, "num_samples": 3}
 
 
 def built(name: str) -> Algo:
-    config = composed(name)
+    files = ["dataset=hdf5", "dataset.path=none", "rollout=none", "logging=none"]
+    config = composed(name, files, IMAGE_SIZES)
     shapes = {"side": (3, H, W), "hand": (3, H, W), "pose": (5,)}
     spec = Spec(
         obs_shapes=shapes,
@@ -162,8 +124,31 @@ def lift_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+REAL: dict[str, list[str]] = {
+    "bc": ["loop.num_epochs=3", "loop.batch_size=16"],
+    "bc_rnn_gmm": [
+        "loop.batch_size=4",
+        "loop.num_epochs=3",
+        "algo.hidden_dim=32",
+        "algo.actor_layer_dims=[]",
+    ],
+    "diffusion_policy": [
+        "loop.batch_size=8",
+        "loop.num_epochs=6",
+        "algo/noise_schedule=ddim",
+        "algo.noise_schedule.num_inference_steps=3",
+        "algo.backbone.down_dims=[32,64]",
+        "algo.backbone.step_embed_dim=32",
+        "algo.lr_schedule.warmup_steps=2",
+    ],
+}
+"""Published windows, crop 76 and spatial softmax, with narrower networks."""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
 def test_two_real_cameras_train_and_their_checkpoint_acts(
+    name: str,
     lift_images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -172,15 +157,17 @@ def test_two_real_cameras_train_and_their_checkpoint_acts(
     run = tmp_path / "run"
     outcome = run_here(
         [
-            "algo=bc",
+            f"algo={name}",
             "dataset=hdf5",
             f"dataset.path={lift_images}",
             f"dataset.obs_keys=[{','.join(CAMERAS)},robot0_eef_pos]",
             "rollout=none",
             "logging=none",
-            "debug=smoke",
+            "loop.steps_per_epoch=8",
+            "loop.valid_steps=2",
             "algo.encoder.width=16",
             "algo.lr=1e-3",
+            *REAL[name],
             f"hydra.run.dir={run}",
         ],
         monkeypatch,
@@ -188,9 +175,15 @@ def test_two_real_cameras_train_and_their_checkpoint_acts(
     )
     assert outcome.code == 0, outcome.text
     assert status(run)["state"] == "finished"
+    losses = [row["train/loss"] for row in rows(run)]
+    assert losses[-1] < min(losses[0], 0.95 * losses[0]), losses
+    assert all(np.isfinite(row["valid/loss"]) for row in rows(run))
+    assert_acts_alike_alone_and_together(run / "checkpoints" / "last.pt", lift_images)
 
-    policy = Policy.load(run / "checkpoints" / "last.pt")
-    with h5py.File(lift_images) as file:
+
+def assert_acts_alike_alone_and_together(checkpoint: Path, demonstrations: Path) -> None:
+    policy = Policy.load(checkpoint)
+    with h5py.File(demonstrations) as file:
         group = cast("h5py.Group", file["data/demo_0/obs"])
         obs = {key: np.asarray(group[key])[:11] for key in policy.algo.spec.obs_shapes}
 
