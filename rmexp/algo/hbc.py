@@ -26,7 +26,7 @@ from rmexp.algo.hierarchy import (
     windows_and_subgoals,
 )
 from rmexp.draws import Draws, PartialDraws
-from rmexp.errors import ConfigError
+from rmexp.errors import ConfigError, require
 from rmexp.nets.subgoals import SubgoalVAE
 
 Obs = Mapping[str, Tensor]
@@ -70,6 +70,12 @@ class HBC(Algo):
             cascade=self.cascade,
             use_random_subgoals=self.use_random_subgoals,
         )
+        if prior_correction_samples is not None:
+            samples = prior_correction_samples
+            require(samples >= 1, "algo.prior_correction_samples", samples, "at least 1, or null")
+            require(
+                latent_subgoal, "algo.latent_subgoal", False, "true for prior_correction_samples"
+            )
         self.prior_samples = prior_correction_samples
         self.planner = planner(spec=spec, device=device)
         self.latents = _latents(self.planner) if latent_subgoal else None

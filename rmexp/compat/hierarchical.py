@@ -36,12 +36,13 @@ def gl(options: Options, train: Options) -> Overrides:
 def hbc(options: Options, train: Options) -> Overrides:
     planner = gl(options.section("planner"), train)
     correction = "latent_subgoal.prior_correction"
-    corrected = options.switch(f"{correction}.enabled", default=False)
+    latent = options.switch("latent_subgoal.enabled", default=False)
+    corrected = options.switch(f"{correction}.enabled", default=False) and latent
     samples = options.integer(f"{correction}.num_samples", default=100)
     return {
         "algo": "hbc",
         **_hierarchy(options, planner),
-        "algo.latent_subgoal": options.switch("latent_subgoal.enabled", default=False),
+        "algo.latent_subgoal": latent,
         "algo.prior_correction_samples": samples if corrected else None,
         **inside("planner", planner),
         **inside("actor", _actor(options, train)),

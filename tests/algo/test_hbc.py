@@ -279,6 +279,10 @@ def test_an_update_reads_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
             lambda: hbc("cascade", "algo.actor_use_random_subgoals=true"),
             r"algo\.mode=cascade, algo\.actor_use_random_subgoals=true",
         ),
+        (
+            lambda: hbc("separate", "algo.prior_correction_samples=6"),
+            r"algo\.latent_subgoal: False must be true for prior_correction_samples",
+        ),
         (lambda: hbc("gl", LATENT), r"algo\.latent_subgoal=true: .*algo@algo\.planner=gl_vae"),
         (
             lambda: hbc("separate", "algo.seq_length=3", seq_length=3),
