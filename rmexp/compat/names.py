@@ -24,8 +24,7 @@ from rmexp.nets.critics import (
     Perturbation,
     Value,
 )
-from rmexp.nets.encoders import Camera, ObservationEncoder, SpatialSoftmax
-from rmexp.nets.goals import GoalEncoder
+from rmexp.nets.encoders import Camera, GoalEncoder, ObservationEncoder, SpatialSoftmax
 from rmexp.nets.mlp import MLP
 from rmexp.nets.recurrent import RecurrentActor
 from rmexp.nets.resnet import ResNet18

@@ -7,7 +7,7 @@ would judge with a normalisation that its source has long left.
 from __future__ import annotations
 
 import copy
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Target(nn.Module, Generic[M]):
-    """A copy of `source`, called in the same way."""
+    """A copy of `source`; `net` is called."""
 
     net: M
 
@@ -28,9 +28,6 @@ class Target(nn.Module, Generic[M]):
     def train(self, mode: bool = True) -> Target[M]:
         """It stays in evaluation mode whatever `mode` says."""
         return super().train(False)
-
-    def forward(self, *args: Any) -> Any:
-        return self.net(*args)
 
 
 @torch.no_grad()

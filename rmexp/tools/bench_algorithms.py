@@ -1,4 +1,4 @@
-"""Training speed of single algorithms: the whole loop and the update alone, ours and the reference's.
+"""Training speed of single algorithms, the whole loop and the update alone, beside the reference.
 
 Sizes are those of the shipped configurations, which are the reference's own.
 """

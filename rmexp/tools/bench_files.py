@@ -24,7 +24,7 @@ IMAGE_SHAPE = (84, 84, 3)
 AC_DIM = 7
 NUM_EPISODES = 200
 LENGTHS = (30, 45)  # on average as long as those of the shipped set
-REWARDED_LENGTHS = (40, 105)
+REWARDED_LENGTHS = (40, 105)  # the same for the set with rewards
 IMAGE_EPISODE = 50
 
 
@@ -92,7 +92,8 @@ def _demos(
         for key, width in LOW_DIM.items():
             values = rng.normal(size=(length, width)).astype(np.float32)
             arrays[f"obs/{key}"] = values
-            arrays[f"next_obs/{key}"] = np.concatenate([values[1:], values[-1:]])
+            if not cameras:
+                arrays[f"next_obs/{key}"] = np.concatenate([values[1:], values[-1:]])
         for key in cameras:
             arrays[f"obs/{key}"] = rng.integers(0, 256, (length, *IMAGE_SHAPE), np.uint8)
         yield Demo(arrays)

@@ -1,8 +1,9 @@
 """robomimic's own loop and batches, timed on request, for `rmexp.tools.bench` to compare with.
 
 It runs under another interpreter, one with robomimic and without rmexp, so it stands alone. The
-first argument is the job (JSON); each line on stdin asks for a block ("loop 100": its run_epoch,
-"data 100": its batches alone, "update 100": train_on_batch alone); each answer is one line of JSON. Seconds are those of the processor, as in `rmexp.tools.bench`.
+first argument is the job (JSON). Each line on stdin asks for a block: "loop 100" is its run_epoch,
+"data 100" its batches alone, "update 100" train_on_batch alone; each answer is one line of JSON.
+Seconds are those of the processor, as in `rmexp.tools.bench`.
 """
 
 # pyright: reportMissingImports=false

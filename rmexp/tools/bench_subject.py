@@ -1,4 +1,4 @@
-"""What the benchmark trains: a data set with its loader, and algorithms of the same first weights."""
+"""What the benchmark trains: a data set, and algorithms that start from the same weights."""
 
 from __future__ import annotations
 
