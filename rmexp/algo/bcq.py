@@ -18,10 +18,9 @@ from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.action_values import ActionValue
-from rmexp.nets.critics import Perturbation
+from rmexp.nets.critics import Perturbation, Target, polyak_update
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.samplers import ActionSampler, RepeatedDraws
-from rmexp.nets.targets import Target, polyak_update
 
 Obs = Mapping[str, Tensor]
 

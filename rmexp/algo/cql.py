@@ -19,11 +19,18 @@ from rmexp.algo.optim import MultiStep, Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, Multiplier, Obs, start_small
+from rmexp.nets.critics import (
+    TD_LOSSES,
+    Critics,
+    Multiplier,
+    Obs,
+    Target,
+    polyak_update,
+    start_small,
+)
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import Outputs, require_head
 from rmexp.nets.tanh_gaussian import TanhGaussian
-from rmexp.nets.targets import Target, polyak_update
 
 MAX_CQL_WEIGHT = 1e6
 

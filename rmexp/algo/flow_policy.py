@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from rmexp.algo.base import Algo, Batch, Spec
 from rmexp.algo.chunks import Chunks
-from rmexp.algo.ema import EMA
-from rmexp.algo.optim import Schedule, descend, maker
+from rmexp.algo.optim import EMA, Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding

@@ -18,10 +18,9 @@ from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, Value, start_small
+from rmexp.nets.critics import TD_LOSSES, Critics, Target, Value, polyak_update, start_small
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import Density, require_head
-from rmexp.nets.targets import Target, polyak_update
 
 
 class IQL(Algo):

@@ -1,4 +1,4 @@
-"""One network's optimiser with its schedule and clipping; a step is one call.
+"""How weights move: down a loss, one call a step, and in an average that follows.
 
 A schedule is a function of counters, so that resuming needs nothing but the counters, and so that
 its unit is visible: `MultiStep` and `Linear` count epochs, `Cosine` counts gradient steps.
@@ -6,6 +6,7 @@ its unit is visible: `MultiStep` and `Linear` count epochs, `Cosine` counts grad
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -222,3 +223,43 @@ def maker(name: Literal["adam", "adamw"], total_steps: int) -> Maker:
         )
 
     return make
+
+
+class EMA(nn.Module):
+    """`average` follows `net`, with a decay that warms up; it is never trained itself.
+
+    The decay grows as 1 - (1 + n)^-power, up to `max_decay`, where n is 0 for the first two updates
+    and counts on from there. The count is a buffer, so it lies in the checkpoint beside the weights
+    it belongs to, and a captured update reads it afresh.
+
+    Args:
+        net: the network that is followed.
+        power: 2/3 to 4/5; the larger, the longer the memory.
+        max_decay: upper bound of the decay.
+    """
+
+    updates: Tensor
+
+    def __init__(self, net: nn.Module, *, power: float, max_decay: float) -> None:
+        super().__init__()
+        self.power = power
+        self.max_decay = max_decay
+        self.average = copy.deepcopy(net).requires_grad_(False)
+        device = next(net.parameters()).device
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Move towards `net`, whose statistics (buffers) are taken over as they are.
+
+        The first two updates, with a decay of 0, copy its weights as well.
+        """
+        counted = (self.updates - 1).clamp(min=0).double()
+        decay = (1.0 - (1.0 + counted).pow(-self.power)).clamp(max=self.max_decay)
+        kept = list(self.average.parameters())
+        fresh = torch._foreach_mul(list(net.parameters()), (1.0 - decay).float())  # pyright: ignore
+        torch._foreach_mul_(kept, decay.float())  # pyright: ignore
+        torch._foreach_add_(kept, fresh)  # pyright: ignore
+        for mine, theirs in zip(self.average.buffers(), net.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.updates += 1

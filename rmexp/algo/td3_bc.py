@@ -18,9 +18,8 @@ from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, mixed_value
+from rmexp.nets.critics import TD_LOSSES, Critics, Target, polyak_update
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.targets import Target, polyak_update
 
 
 class TD3BC(Algo):
@@ -102,7 +101,8 @@ class TD3BC(Algo):
             noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
             next_actions = torch.tanh(self.actor_target.net(next_obs)["action"]) + noise
             next_q = self.critic_target.net(next_obs, next_actions.clamp(-1.0, 1.0))
-            next_value = mixed_value(next_q, self.min_weight)
+            next_value = self.min_weight * next_q.amin(0)
+            next_value += (1.0 - self.min_weight) * next_q.amax(0)
             q_target = batch["rewards"] + batch["bootstrap"] * next_value
 
         losses = {

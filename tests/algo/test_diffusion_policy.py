@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rmexp.algo.diffusion_policy import DiffusionPolicy
-from rmexp.algo.ema import EMA
-from rmexp.algo.optim import Cosine
+from rmexp.algo.optim import EMA, Cosine
 from rmexp.draws import EpisodeDraws, SeededDraws
 from rmexp.errors import ConfigError
 from rmexp.nets.diffusion_transformer import DiffusionTransformer
