@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rmexp.algo.base import Algo, Batch, Spec
 from rmexp.algo.chunks import ActionQueues, TemporalEnsembles
 from rmexp.algo.horizons import with_time
-from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.action_chunking import ChunkDecoder, Sizes, StyleEncoder
@@ -77,15 +77,9 @@ class ACT(Algo):
         networks = {"style": StyleEncoder(sizes), "decoder": ChunkDecoder(sizes)}
         self.actor = nn.ModuleDict({"encoder": observations, **networks}).to(device)
         self.nets["actor"] = self.actor
-        self.optimizers["actor"] = Optimizer(
-            self.actor.parameters(),
-            name=optimizer,
-            lr=lr,
-            l2_regularization=l2_regularization,
-            max_grad_norm=max_grad_norm,
-            schedule=lr_schedule,
-            total_steps=spec.total_steps,
-        )
+        make = maker(optimizer, spec.total_steps)
+        settings = (lr, lr_schedule, l2_regularization, max_grad_norm)
+        self.optimizers["actor"] = make(self.actor, *settings)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """Windows of F - 1 + H frames -> {obs: {k: (B, F, D_k)}, actions: (B, H, A), real: (B, H)}.
@@ -119,7 +113,7 @@ class ACT(Algo):
         info = {"loss": loss, "l1_loss": l1, "kl_loss": kl}
 
         if not validate:
-            info["actor_grad_norm"] = self.optimizers["actor"].step(loss)
+            info |= descend(self.optimizers, {"actor": loss})
         return info
 
     def get_action(
@@ -135,9 +129,7 @@ class ACT(Algo):
         envs = range(rows) if envs is None else envs
         if self.ensembles is not None:
             return self.ensembles.add(envs, self.plan(obs))
-        if due := self.queues.empty(envs):
-            self.queues.fill(envs, due, self.plan(obs)[:, : self.action_horizon])
-        return self.queues.take(envs)
+        return self.queues.act(envs, lambda _: self.plan(obs)[:, : self.action_horizon])
 
     @torch.no_grad()
     def plan(self, obs: Mapping[str, Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding
@@ -69,15 +69,9 @@ class BCRNN(Algo):
         )
         self.nets["actor"] = self.actor.to(device)
         self.memory = RecurrentMemory(self.actor, horizon=seq_length, open_loop=open_loop)
-        self.optimizers["actor"] = Optimizer(
-            self.actor.parameters(),
-            name=optimizer,
-            lr=lr,
-            l2_regularization=l2_regularization,
-            max_grad_norm=max_grad_norm,
-            schedule=lr_schedule,
-            total_steps=spec.total_steps,
-        )
+        make = maker(optimizer, spec.total_steps)
+        settings = (lr, lr_schedule, l2_regularization, max_grad_norm)
+        self.optimizers["actor"] = make(self.actor, *settings)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """{obs: {k: (B, T, D_k)}, actions: (B, T, A)}; open-loop obs are T times the first.
@@ -104,7 +98,7 @@ class BCRNN(Algo):
         info = self.head.losses(self.actor(obs, goal), batch["actions"])
 
         if not validate:
-            info["actor_grad_norm"] = self.optimizers["actor"].step(info["loss"])
+            info |= descend(self.optimizers, {"actor": info["loss"]})
         return info
 
     def get_action(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Optimizer, Schedule
+from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding
@@ -80,15 +80,9 @@ class BCTransformer(Algo):
             output_dims=head.output_dims(spec.ac_dim),
         )
         self.nets["actor"] = self.actor.to(device)
-        self.optimizers["actor"] = Optimizer(
-            self.actor.parameters(),
-            name=optimizer,
-            lr=lr,
-            l2_regularization=l2_regularization,
-            max_grad_norm=max_grad_norm,
-            schedule=lr_schedule,
-            total_steps=spec.total_steps,
-        )
+        make = maker(optimizer, spec.total_steps)
+        settings = (lr, lr_schedule, l2_regularization, max_grad_norm)
+        self.optimizers["actor"] = make(self.actor, *settings)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """{obs: {k: (B, F - 1 + S, D_k)}, ...} -> {obs: {k: (B, F, D_k)}, actions: (B, F, A)}.
@@ -118,7 +112,7 @@ class BCTransformer(Algo):
         )
 
         if not validate:
-            info["actor_grad_norm"] = self.optimizers["actor"].step(info["loss"])
+            info |= descend(self.optimizers, {"actor": info["loss"]})
         return info
 
     def get_action(

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Schedule, maker
+from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.action_values import ActionValue
-from rmexp.nets.critics import Perturbation
+from rmexp.nets.critics import Perturbation, Target, polyak_update
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.samplers import ActionSampler, RepeatedDraws
-from rmexp.nets.targets import Target, polyak_update
 
 Obs = Mapping[str, Tensor]
 
@@ -102,38 +101,39 @@ class BCQ(Algo):
         actions = batch["actions"]
 
         parts = self.action_sampler.losses(obs, actions, draws, epoch)
-        info = {"action_sampler_loss": parts.pop("loss"), **parts}
-        total = [self._descend(info, "action_sampler", validate)]
+        losses = {"action_sampler": parts.pop("loss")}
+        info = parts if validate else parts | descend(self.optimizers, losses)
 
         with torch.no_grad():
             proposals = self.action_sampler.sample(next_obs, self.num_action_samples, draws)
             if self.actor is not None:
-                proposals = self.actor_target(next_obs, proposals)
+                proposals = self.actor_target.net(next_obs, proposals)
             target = self.action_value.backup(
                 self.critic_target.net, next_obs, proposals, batch["rewards"], batch["bootstrap"]
             )
-        for i, critic in enumerate(self.critic, start=1):
-            info[f"critic{i}_loss"] = self.action_value.loss(critic, obs, actions, target)
-            total.append(self._descend(info, f"critic{i}", validate))
+        critic_losses = {
+            f"critic{i}": self.action_value.loss(critic, obs, actions, target)
+            for i, critic in enumerate(self.critic, start=1)
+        }
+        if not validate:
+            info |= descend(self.optimizers, critic_losses)
+        losses |= critic_losses
 
         if self.actor is not None:
             with torch.no_grad():
                 proposals = self.action_sampler.sample(obs, 1, draws)
-            info["actor_loss"] = -self.critic[0](obs, self.actor(obs, proposals)).mean()
-            total.append(self._descend(info, "actor", validate))
+            actor_loss = -self.critic[0](obs, self.actor(obs, proposals)).mean()
+            if not validate:
+                info |= descend(self.optimizers, {"actor": actor_loss})
+            losses["actor"] = actor_loss
 
         if not validate:
             polyak_update(self.critic, self.critic_target, self.tau)
             if self.actor is not None:
                 polyak_update(self.actor, self.actor_target, self.tau)
-        return {"loss": torch.stack(total).sum(), **info, **self.action_value.metrics(target)}
-
-    def _descend(self, info: dict[str, Tensor], name: str, validate: bool) -> Tensor:
-        """One step of a network down its loss in `info`, which is returned."""
-        loss = info[f"{name}_loss"]
-        if not validate:
-            info[f"{name}_grad_norm"] = self.optimizers[name].step(loss)
-        return loss.detach()
+        total = {"loss": torch.stack([*losses.values()]).detach().sum()}
+        total |= {f"{name}_loss": loss for name, loss in losses.items()}
+        return total | info | self.action_value.metrics(target)
 
     def best_action(self, obs: Obs, draws: Draws) -> tuple[Tensor, Tensor]:
         """obs {k: (B, D_k)} -> the best of several proposals (B, A) and its value (B,)."""

@@ -1,4 +1,4 @@
-"""What is remembered of the chunks of actions that were planned, environment by environment.
+"""Chunks of actions: how they are cut from windows, and what is remembered of those planned.
 
 Environments have numbers; a negative one is a padding row of the batch and is not remembered.
 """
@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from rmexp.algo.base import Batch, Spec
+from rmexp.algo.horizons import check_horizons, with_time
+from rmexp.draws import Draws, PartialDraws
+from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
 
 
 class ActionQueues:
@@ -18,6 +23,15 @@ class ActionQueues:
 
     def __init__(self) -> None:
         self._plans: dict[int, deque[Tensor]] = {}
+
+    def act(self, envs: Sequence[int], plan: Callable[[list[int]], Tensor]) -> Tensor:
+        """The actions (B, A) of this step.
+
+        `plan` is given the rows that have nothing left to do, if any; it answers (B, steps, A).
+        """
+        if due := self.empty(envs):
+            self.fill(envs, due, plan(due))
+        return self.take(envs)
 
     def empty(self, envs: Sequence[int]) -> list[int]:
         """The rows whose environment has nothing left to do."""
@@ -37,6 +51,65 @@ class ActionQueues:
     def forget(self, envs: Iterable[int] | None) -> None:
         """A new episode begins in `envs`, or in all environments."""
         _forget(self._plans, envs)
+
+
+class Chunks:
+    """A policy that samples plans of To observed frames; see `rmexp.algo.horizons` for lengths."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        device: torch.device,
+        *,
+        horizons: tuple[int, int, int],
+        frame_stack: int,
+        seq_length: int,
+    ) -> None:
+        """`horizons` are To, Tp and Ta: observed, planned and executed steps."""
+        check_horizons(spec, horizons, frame_stack, seq_length)
+        self.spec = spec
+        self.device = device
+        self.observed, self.planned, self.executed = horizons
+        self.queues = ActionQueues()
+
+    def actor(
+        self, encoder: ImageEncoding, backbone: Callable[..., nn.Module], name: str
+    ) -> nn.ModuleDict:
+        """`encoder` of the observations, and under `name` the network that looks at them."""
+        observations = ObservationEncoder(self.spec.obs_shapes, encoder)
+        network = backbone(
+            ac_dim=self.spec.ac_dim,
+            obs_dim=observations.out_dim,
+            obs_horizon=self.observed,
+            pred_horizon=self.planned,
+        )
+        return nn.ModuleDict({"encoder": observations, name: network}).to(self.device)
+
+    def cut(self, batch: Batch) -> Batch:
+        """Windows of T frames -> {obs: {k: (B, To, D_k)}, actions: (B, Tp, A)}."""
+        obs = {k: batch["obs"][k][:, : self.observed] for k in self.spec.obs_shapes}
+        return {
+            "obs": {k: v.to(self.device) for k, v in obs.items()},
+            "actions": batch["actions"][:, : self.planned].to(self.device),
+        }
+
+    def act(
+        self,
+        obs_dict: Mapping[str, Tensor],
+        envs: Sequence[int] | None,
+        draws: Draws,
+        sample: Callable[[Mapping[str, Tensor], Draws], Tensor],
+    ) -> Tensor:
+        """The actions (B, A) of this step; `sample` makes plans (B, Tp, A) when they are due."""
+        obs = with_time(obs_dict, self.spec.obs_shapes)
+        present = self.observed - 1
+
+        def plan(due: list[int]) -> Tensor:
+            plans = sample(obs, PartialDraws(draws, due, self.device))
+            return plans[:, present : present + self.executed]
+
+        rows = range(len(next(iter(obs.values()))))
+        return self.queues.act(rows if envs is None else envs, plan)
 
 
 class TemporalEnsembles:

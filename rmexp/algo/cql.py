@@ -15,15 +15,22 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import MultiStep, Schedule, maker
+from rmexp.algo.optim import MultiStep, Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, Multiplier, Obs, start_small
+from rmexp.nets.critics import (
+    TD_LOSSES,
+    Critics,
+    Multiplier,
+    Obs,
+    Target,
+    polyak_update,
+    start_small,
+)
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import Outputs, require_head
 from rmexp.nets.tanh_gaussian import TanhGaussian
-from rmexp.nets.targets import Target, polyak_update
 
 MAX_CQL_WEIGHT = 1e6
 
@@ -93,16 +100,14 @@ class CQL(Algo):
         make = maker(optimizer, spec.total_steps)
         actor = (actor_lr, actor_lr_schedule, actor_l2_regularization, actor_max_grad_norm)
         critic = (critic_lr, critic_lr_schedule, critic_l2_regularization, critic_max_grad_norm)
-        constant = MultiStep(epochs=[], decay_factor=1.0)
+        multiplier = (MultiStep(epochs=[], decay_factor=1.0), 0.0, None)
         self.optimizers["actor"] = make(self.actor, *actor)
         for i, net in enumerate(self.critic, start=1):
             self.optimizers[f"critic{i}"] = make(net, *critic)
         if target_entropy is not None:
-            self.optimizers["entropy_weight"] = make(
-                self.entropy_weight, actor_lr, constant, 0.0, None
-            )
+            self.optimizers["entropy_weight"] = make(self.entropy_weight, actor_lr, *multiplier)
         if target_q_gap is not None:
-            self.optimizers["cql_weight"] = make(self.cql_weight, critic_lr, constant, 0.0, None)
+            self.optimizers["cql_weight"] = make(self.cql_weight, critic_lr, *multiplier)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """Windows (B, T, ...) -> transitions; see `rmexp.algo.transitions.Transitions`."""
@@ -137,14 +142,13 @@ class CQL(Algo):
             aim = self.critic(obs, sampled).amin(0)
 
         entropy_weight = self.entropy_weight().detach()
-        info = {"entropy_weight": entropy_weight}
+        losses = {"actor": (entropy_weight * log_prob - aim).mean()}
         if self.target_entropy is not None:
             excess = (log_prob.detach() + self.target_entropy).mean()
-            info["entropy_weight_loss"] = -self.entropy_weight.log() * excess
-        info["actor_loss"] = (entropy_weight * log_prob - aim).mean()
-        if not validate:
-            self._descend(info, "entropy_weight", "actor")
-        return info
+            losses["entropy_weight"] = -self.entropy_weight.log() * excess
+        info = {"entropy_weight": entropy_weight}
+        info |= {f"{name}_loss": loss for name, loss in losses.items()}
+        return info if validate else info | descend(self.optimizers, losses)
 
     def _evaluate_policy(self, batch: Batch, draws: Draws, validate: bool) -> dict[str, Tensor]:
         """Critics learn the temporal difference and pay for Q of actions that the data lack."""
@@ -157,21 +161,19 @@ class CQL(Algo):
 
         weight = self.cql_weight().clamp(max=MAX_CQL_WEIGHT)
         info = {"cql_weight": weight.detach()}
+        losses: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
         for i, critic in enumerate(self.critic, start=1):
             q = critic(obs, actions)
             soft_maximum = torch.logsumexp(critic(obs, proposals) - log_density, dim=0)
             gap = self.min_q_weight * (soft_maximum.mean() - q.mean()) - (self.target_q_gap or 0.0)
-            info[f"critic{i}_loss"] = self.td_loss(q, q_target) + weight.detach() * gap
-            if not validate:
-                self._descend(info, f"critic{i}")
+            losses[f"critic{i}"] = self.td_loss(q, q_target) + weight.detach() * gap
             gaps.append(gap.detach())
-
         if self.target_q_gap is not None:
-            info["cql_weight_loss"] = -weight * torch.stack(gaps).mean()
-            if not validate:
-                self._descend(info, "cql_weight")
-        return info
+            losses["cql_weight"] = -weight * torch.stack(gaps).mean()
+
+        info |= {f"{name}_loss": loss for name, loss in losses.items()}
+        return info if validate else info | descend(self.optimizers, losses)
 
     def _next_value(self, next_obs: Obs, outputs: Outputs, draws: Draws) -> Tensor:
         """(B,): the least target critic at one action, or at the best of several."""
@@ -179,8 +181,8 @@ class CQL(Algo):
         actions, log_prob = self.head.draw(outputs, draws.randn(shape))
         if self.num_target_actions > 1:
             several, _ = self.head.draw(outputs, draws.randn((self.num_target_actions, *shape)))
-            return self.critic_target(next_obs, several).amax(1).amin(0)
-        value = self.critic_target(next_obs, actions).amin(0)
+            return self.critic_target.net(next_obs, several).amax(1).amin(0)
+        value = self.critic_target.net(next_obs, actions).amin(0)
         return value if self.deterministic_backup else value - self.entropy_weight() * log_prob
 
     def _proposals(self, here: Outputs, there: Outputs, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -198,12 +200,6 @@ class CQL(Algo):
             torch.cat([uniform, actions_there, actions_here]),
             torch.cat([density, log_prob_there, log_prob_here]),
         )
-
-    def _descend(self, info: dict[str, Tensor], *names: str) -> None:
-        """One step of each network that is trained, down its loss in `info`."""
-        for name in names:
-            if name in self.optimizers:
-                info[f"{name}_grad_norm"] = self.optimizers[name].step(info[f"{name}_loss"])
 
     def get_action(
         self,

@@ -14,12 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.chunks import ActionQueues
-from rmexp.algo.ema import EMA
-from rmexp.algo.horizons import check_horizons, with_time
-from rmexp.algo.optim import Optimizer, Schedule
-from rmexp.draws import Draws, PartialDraws
-from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
+from rmexp.algo.chunks import Chunks
+from rmexp.algo.optim import EMA, Schedule, descend, maker
+from rmexp.draws import Draws
+from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.noise_schedules import NoiseSchedule
 
 
@@ -50,47 +48,23 @@ class DiffusionPolicy(Algo):
         device: torch.device,
     ) -> None:
         super().__init__(spec, device)
-        check_horizons(
-            spec,
-            obs_horizon=obs_horizon,
-            pred_horizon=pred_horizon,
-            action_horizon=action_horizon,
-            frame_stack=frame_stack,
-            seq_length=seq_length,
+        horizons = (obs_horizon, pred_horizon, action_horizon)
+        self.chunks = Chunks(
+            spec, device, horizons=horizons, frame_stack=frame_stack, seq_length=seq_length
         )
-        self.obs_horizon = obs_horizon
-        self.pred_horizon = pred_horizon
-        self.action_horizon = action_horizon
         self.noise_schedule = noise_schedule.to(device)
-        self.queues = ActionQueues()
-
         self.encoder = encoder
-        observations = ObservationEncoder(spec.obs_shapes, encoder)
-        denoiser = backbone(
-            ac_dim=spec.ac_dim,
-            obs_dim=observations.out_dim,
-            obs_horizon=obs_horizon,
-            pred_horizon=pred_horizon,
-        )
-        self.actor = nn.ModuleDict({"encoder": observations, "denoiser": denoiser}).to(device)
+        self.actor = self.chunks.actor(encoder, backbone, "denoiser")
         self.ema = EMA(self.actor, power=ema_power, max_decay=ema_max_decay)
         self.nets["actor"] = self.actor
         self.nets["actor_ema"] = self.ema
-        self.optimizers["actor"] = Optimizer(
-            self.actor.parameters(),
-            name=optimizer,
-            lr=lr,
-            l2_regularization=l2_regularization,
-            max_grad_norm=max_grad_norm,
-            schedule=lr_schedule,
-            total_steps=spec.total_steps,
-        )
+        make = maker(optimizer, spec.total_steps)
+        settings = (lr, lr_schedule, l2_regularization, max_grad_norm)
+        self.optimizers["actor"] = make(self.actor, *settings)
 
     def process_batch_for_training(self, batch: Batch) -> Batch:
         """Windows of T frames -> {obs: {k: (B, To, D_k)}, actions: (B, Tp, A)}."""
-        observed, planned = slice(self.obs_horizon), slice(self.pred_horizon)
-        obs = {k: batch["obs"][k][:, observed].to(self.device) for k in self.spec.obs_shapes}
-        return {"obs": obs, "actions": batch["actions"][:, planned].to(self.device)}
+        return self.chunks.cut(batch)
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, To, D_k)}, actions: (B, Tp, A)} -> loss and the gradient's norm."""
@@ -106,7 +80,7 @@ class DiffusionPolicy(Algo):
         info = {"loss": loss}
 
         if not validate:
-            info["actor_grad_norm"] = self.optimizers["actor"].step(loss)
+            info |= descend(self.optimizers, {"actor": loss})
             self.ema.update(self.actor)
         return info
 
@@ -118,15 +92,7 @@ class DiffusionPolicy(Algo):
         draws: Draws | None = None,
         envs: Sequence[int] | None = None,
     ) -> Tensor:
-        obs = with_time(obs_dict, self.spec.obs_shapes)
-        rows = len(next(iter(obs.values())))
-        envs = range(rows) if envs is None else envs
-        if due := self.queues.empty(envs):
-            source = PartialDraws(draws or self.draws["act"], due, self.device)
-            present = self.obs_horizon - 1
-            plans = self.sample(obs, source)[:, present : present + self.action_horizon]
-            self.queues.fill(envs, due, plans)
-        return self.queues.take(envs)
+        return self.chunks.act(obs_dict, envs, draws or self.draws["act"], self.sample)
 
     @torch.no_grad()
     def sample(self, obs: Mapping[str, Tensor], draws: Draws) -> Tensor:
@@ -134,7 +100,7 @@ class DiffusionPolicy(Algo):
         actor = self.ema.average
         assert isinstance(actor, nn.ModuleDict)
         features = actor["encoder"](obs)
-        x = draws.randn((len(features), self.pred_horizon, self.spec.ac_dim))
+        x = draws.randn((len(features), self.chunks.planned, self.spec.ac_dim))
 
         for step in self.noise_schedule.inference_steps:
             steps = torch.full((len(x),), step, device=x.device)
@@ -143,4 +109,4 @@ class DiffusionPolicy(Algo):
         return x
 
     def reset(self, envs: Sequence[int] | None = None) -> None:
-        self.queues.forget(envs)
+        self.chunks.queues.forget(envs)

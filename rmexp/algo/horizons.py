@@ -16,15 +16,10 @@ from rmexp.errors import ConfigError
 
 
 def check_horizons(
-    spec: Spec,
-    *,
-    obs_horizon: int,
-    pred_horizon: int,
-    action_horizon: int,
-    frame_stack: int,
-    seq_length: int,
+    spec: Spec, horizons: tuple[int, int, int], frame_stack: int, seq_length: int
 ) -> None:
     """Refuse lengths that do not fit each other or the windows of `spec`."""
+    obs_horizon, pred_horizon, action_horizon = horizons
     if not obs_horizon == frame_stack == spec.frame_stack:
         raise ConfigError(
             f"algo.obs_horizon={obs_horizon}, algo.frame_stack={frame_stack}, "

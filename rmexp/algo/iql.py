@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Schedule, maker
+from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, Value, start_small
+from rmexp.nets.critics import TD_LOSSES, Critics, Target, Value, polyak_update, start_small
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import Density, require_head
-from rmexp.nets.targets import Target, polyak_update
 
 
 class IQL(Algo):
@@ -100,7 +99,7 @@ class IQL(Algo):
         actions = batch["actions"]
 
         with torch.no_grad():
-            q = self.critic_target(obs, actions).amin(0)
+            q = self.critic_target.net(obs, actions).amin(0)
             q_target = batch["rewards"] + batch["bootstrap"] * self.value(next_obs)
 
         value = self.value(obs)
@@ -108,7 +107,8 @@ class IQL(Algo):
         expectile_weight = torch.where(advantage < 0, 1.0 - self.expectile, self.expectile)
         losses = {"value": (expectile_weight * advantage.square()).mean()}
 
-        weight = self._weight(advantage.detach())
+        weight = torch.exp(advantage.detach().clamp(max=self.max_advantage) / self.temperature)
+        weight = weight.clamp(max=self.max_weight)
         log_prob = self.head.log_prob(self.actor(obs), actions)
         losses["actor"] = -(weight * log_prob).mean()
 
@@ -118,16 +118,10 @@ class IQL(Algo):
         info = {"loss": torch.stack([*losses.values()]).sum()}
         info |= {f"{name}_loss": loss for name, loss in losses.items()}
         if not validate:
-            for name, loss in losses.items():
-                info[f"{name}_grad_norm"] = self.optimizers[name].step(loss)
+            info |= descend(self.optimizers, losses)
             polyak_update(self.critic, self.critic_target, self.tau)
         info |= {"q": q.mean(), "value": value.mean(), "log_likelihood": log_prob.mean()}
         return info | {"advantage": advantage.mean(), "advantage_weight": weight.mean()}
-
-    def _weight(self, advantage: Tensor) -> Tensor:
-        """(B,) -> (B,), of each action's likelihood in the actor's loss."""
-        weight = torch.exp(advantage.clamp(max=self.max_advantage) / self.temperature)
-        return weight.clamp(max=self.max_weight)
 
     def get_action(
         self,

@@ -1,4 +1,4 @@
-"""One network's optimiser with its schedule and clipping; a step is one call.
+"""How weights move: down a loss, one call a step, and in an average that follows.
 
 A schedule is a function of counters, so that resuming needs nothing but the counters, and so that
 its unit is visible: `MultiStep` and `Linear` count epochs, `Cosine` counts gradient steps.
@@ -6,9 +6,11 @@ its unit is visible: `MultiStep` and `Linear` count epochs, `Cosine` counts grad
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -102,7 +104,9 @@ class Optimizer:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
         self.torch = kind(self.parameters, lr=lr, weight_decay=l2_regularization, fused=True)
         kernels = {"adam": torch._fused_adam_, "adamw": torch._fused_adamw_}  # pyright: ignore
-        self._fused: Any = kernels[name]
+        self._kernel: Any = kernels[name]
+        self.fused: Callable[..., None] | None = None
+        self.counts: list[Tensor] = []
         self._reschedule()
 
     @property
@@ -111,35 +115,25 @@ class Optimizer:
 
     def step(self, loss: Tensor) -> Tensor:
         """Descend `loss` once; returns the gradient's norm before clipping (0-d)."""
-        for parameter in self.parameters:  # torch's zero_grad takes 1 % of a small net's step
-            parameter.grad = None
-        loss.backward(inputs=self.parameters)  # not for networks it only passes through
-        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
-        if limit < math.inf:
-            nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
-        self._move(gradients)
-        return norm
+        return descend({"net": self}, {"net": loss})["net_grad_norm"]
 
-    def _move(self, gradients: list[Tensor]) -> None:
-        """`self.torch.step()` without its hooks and checks, which outlast a small net's Adam."""
-        states = [self.torch.state[p] for p in self.parameters if p in self.torch.state]
-        if not len(states) == len(gradients) == len(self.parameters):
-            self.torch.step()  # the first step makes the state
+    def fuse(self) -> None:
+        """Once every parameter has moved: `fused` is `self.torch.step()` as one call of a kernel.
+
+        Its hooks and checks would outlast a small net's Adam. `counts` are to be advanced before.
+        """
+        if len(self.torch.state) < len(self.parameters):
             return
+        states = [self.torch.state[p] for p in self.parameters]
         group = self.torch.param_groups[0]
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1.0)  # pyright: ignore[reportPrivateImportUsage]
-        self._fused(
+        self.counts = [state["step"] for state in states]
+        self.fused = partial(
+            self._kernel,
             self.parameters,
-            gradients,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            steps,
-            lr=group["lr"],
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=self.counts,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
             weight_decay=group["weight_decay"],
@@ -168,15 +162,48 @@ class Optimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.torch.load_state_dict(state["torch"])
+        self.fused = None  # the state is another one now
         self.epochs, self.steps = state["epochs"], state["steps"]
         self._reschedule()
+
+
+def descend(optimizers: Mapping[str, Optimizer], losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Step each network that has a loss down that loss, all of them by one backward pass.
+
+    Of the networks that step together, a loss (0-d) may depend on its own alone: their gradients
+    are those of the losses' sum.
+
+    Returns:
+        {`<name>_grad_norm`: the norm of the network's gradient before clipping, 0-d}.
+    """
+    parameters = [p for name in losses for p in optimizers[name].parameters]
+    for parameter in parameters:  # torch's zero_grad takes 1 % of a small net's step
+        parameter.grad = None
+    # Not for networks that a loss only passes through.
+    torch.autograd.backward(list(losses.values()), inputs=parameters)
+
+    norms: dict[str, Tensor] = {}
+    for name in losses:
+        optimizer = optimizers[name]
+        gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
+        each = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
+        norms[f"{name}_grad_norm"] = norm = torch.linalg.vector_norm(torch.stack(each))
+        if optimizer.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(optimizer.parameters, optimizer.max_grad_norm, norm)
+        if optimizer.fused is not None and len(gradients) == len(optimizer.parameters):
+            torch._foreach_add_(optimizer.counts, 1.0)  # pyright: ignore
+            optimizer.fused(grads=gradients, lr=optimizer.torch.param_groups[0]["lr"])
+        else:
+            optimizer.torch.step()
+            optimizer.fuse()
+    return norms
 
 
 Maker = Callable[[nn.Module, float, Schedule, float, float | None], Optimizer]
 
 
 def maker(name: Literal["adam", "adamw"], total_steps: int) -> Maker:
-    """For several networks: make(net, lr, schedule, l2_regularization, max_grad_norm)."""
+    """For an algorithm's networks: make(net, lr, schedule, l2_regularization, max_grad_norm)."""
 
     def make(
         net: nn.Module,
@@ -196,3 +223,43 @@ def maker(name: Literal["adam", "adamw"], total_steps: int) -> Maker:
         )
 
     return make
+
+
+class EMA(nn.Module):
+    """`average` follows `net`, with a decay that warms up; it is never trained itself.
+
+    The decay grows as 1 - (1 + n)^-power, up to `max_decay`, where n is 0 for the first two updates
+    and counts on from there. The count is a buffer, so it lies in the checkpoint beside the weights
+    it belongs to, and a captured update reads it afresh.
+
+    Args:
+        net: the network that is followed.
+        power: 2/3 to 4/5; the larger, the longer the memory.
+        max_decay: upper bound of the decay.
+    """
+
+    updates: Tensor
+
+    def __init__(self, net: nn.Module, *, power: float, max_decay: float) -> None:
+        super().__init__()
+        self.power = power
+        self.max_decay = max_decay
+        self.average = copy.deepcopy(net).requires_grad_(False)
+        device = next(net.parameters()).device
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Move towards `net`, whose statistics (buffers) are taken over as they are.
+
+        The first two updates, with a decay of 0, copy its weights as well.
+        """
+        counted = (self.updates - 1).clamp(min=0).double()
+        decay = (1.0 - (1.0 + counted).pow(-self.power)).clamp(max=self.max_decay)
+        kept = list(self.average.parameters())
+        fresh = torch._foreach_mul(list(net.parameters()), (1.0 - decay).float())  # pyright: ignore
+        torch._foreach_mul_(kept, decay.float())  # pyright: ignore
+        torch._foreach_add_(kept, fresh)  # pyright: ignore
+        for mine, theirs in zip(self.average.buffers(), net.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.updates += 1

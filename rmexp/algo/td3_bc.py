@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Schedule, maker
+from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, mixed_value
+from rmexp.nets.critics import TD_LOSSES, Critics, Target, polyak_update
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.targets import Target, polyak_update
 
 
 class TD3BC(Algo):
@@ -96,21 +95,23 @@ class TD3BC(Algo):
         obs = self.encoder.augment(batch["obs"], augmenting)
         next_obs = self.encoder.augment(batch["next_obs"], augmenting)
         actions = batch["actions"]
-        info: dict[str, Tensor] = {}
 
         with torch.no_grad():
             noise = self.target_noise_std * draws.randn(actions.shape)
             noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
-            next_actions = torch.tanh(self.actor_target(next_obs)["action"]) + noise
-            next_q = self.critic_target(next_obs, next_actions.clamp(-1.0, 1.0))
-            next_value = mixed_value(next_q, self.min_weight)
+            next_actions = torch.tanh(self.actor_target.net(next_obs)["action"]) + noise
+            next_q = self.critic_target.net(next_obs, next_actions.clamp(-1.0, 1.0))
+            next_value = self.min_weight * next_q.amin(0)
+            next_value += (1.0 - self.min_weight) * next_q.amax(0)
             q_target = batch["rewards"] + batch["bootstrap"] * next_value
 
-        for i, critic in enumerate(self.critic, start=1):
-            info[f"critic{i}_loss"] = loss = self.td_loss(critic(obs, actions), q_target)
-            if not validate:
-                info[f"critic{i}_grad_norm"] = self.optimizers[f"critic{i}"].step(loss)
-        total = torch.stack([info[f"critic{i + 1}_loss"] for i in range(len(self.critic))]).sum()
+        losses = {
+            f"critic{i}": self.td_loss(critic(obs, actions), q_target)
+            for i, critic in enumerate(self.critic, start=1)
+        }
+        info = {f"{name}_loss": loss for name, loss in losses.items()}
+        if not validate:
+            info |= descend(self.optimizers, losses)
 
         self.counters["critic_updates"] += not validate
         due = not validate and self.counters["critic_updates"] % self.actor_update_every == 0
@@ -121,11 +122,11 @@ class TD3BC(Algo):
             actor_loss = -scale * q.mean() + F.mse_loss(predicted, actions)
 
         if due:
-            info["actor_grad_norm"] = self.optimizers["actor"].step(actor_loss)
+            info |= descend(self.optimizers, {"actor": actor_loss})
             polyak_update(self.critic, self.critic_target, self.tau)
             polyak_update(self.actor, self.actor_target, self.tau)
-        parts = {"actor_loss": actor_loss, **info, "q_target": q_target.mean()}
-        return {"loss": total + actor_loss, **parts}
+        total = torch.stack([*losses.values(), actor_loss]).sum()
+        return {"loss": total, "actor_loss": actor_loss, **info, "q_target": q_target.mean()}
 
     def get_action(
         self,

@@ -15,23 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLPActor
+from rmexp.nets.actors import MLP, MLPActor
 from rmexp.nets.critics import (
     ActionNet,
     Critic,
     Critics,
     DistributionalCritic,
     Perturbation,
+    Target,
     Value,
 )
-from rmexp.nets.encoders import Camera, ObservationEncoder, SpatialSoftmax
-from rmexp.nets.goals import GoalEncoder
-from rmexp.nets.mlp import MLP
+from rmexp.nets.encoders import Camera, GoalEncoder, ObservationEncoder, SpatialSoftmax
 from rmexp.nets.recurrent import RecurrentActor
 from rmexp.nets.resnet import ResNet18
 from rmexp.nets.samplers import GMMSampler, VAESampler
 from rmexp.nets.subgoals import SubgoalMLP, SubgoalVAE
-from rmexp.nets.targets import Target
 from rmexp.nets.transformer import TransformerActor
 from rmexp.nets.unet import UNet
 from rmexp.nets.vae import VAE, ConditionalMLP, PriorParameters

@@ -14,11 +14,11 @@ from rmexp.algo.bc_vae import BCVAE
 from rmexp.algo.bcq import BCQ
 from rmexp.algo.cql import CQL
 from rmexp.algo.diffusion_policy import DiffusionPolicy
-from rmexp.algo.ema import EMA
 from rmexp.algo.gl import GL
 from rmexp.algo.hbc import HBC
 from rmexp.algo.iql import IQL
 from rmexp.algo.iris import IRIS
+from rmexp.algo.optim import EMA
 from rmexp.algo.td3_bc import TD3BC
 from rmexp.compat.names import Names, below, names, same
 from rmexp.errors import ConfigError

@@ -18,7 +18,6 @@ from rmexp.nets.critics import (
     TD_LOSSES,
     Critics,
     DistributionalCritic,
-    mixed_value,
     project,
 )
 from rmexp.nets.encoders import ImageEncoding
@@ -74,7 +73,8 @@ class Expected(ActionValue):
     def backup(
         self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
     ) -> Tensor:
-        values = mixed_value(critics(obs, actions), self.min_weight)
+        each = critics(obs, actions)
+        values = self.min_weight * each.amin(0) + (1.0 - self.min_weight) * each.amax(0)
         return rewards + bootstrap * values.amax(0)
 
     def loss(self, critic: nn.Module, obs: Obs, actions: Tensor, target: Tensor) -> Tensor:

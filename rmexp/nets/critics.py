@@ -1,4 +1,4 @@
-"""Value networks: Q(s, a), V(s), and distributions over returns.
+"""Value networks: Q(s, a), V(s), distributions over returns, and the targets that follow them.
 
 The action follows the observation's features, as in the reference, so that weights can be exchanged
 with it. Values are (B,), never (B, 1): beside rewards (B,) nothing can broadcast to (B, B).
@@ -6,19 +6,21 @@ with it. Values are (B,), never (B, 1): beside rewards (B,) nothing can broadcas
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLPActor
+from rmexp.nets.actors import MLP, MLPActor
 from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
-from rmexp.nets.mlp import MLP
 
 Shapes = Mapping[str, Sequence[int]]
 Obs = Mapping[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 TD_LOSSES = {"l2": F.mse_loss, "huber": F.smooth_l1_loss}
 
@@ -161,6 +163,34 @@ class DistributionalCritic(nn.Module):
         return (self.logits(obs, actions).softmax(-1) * self.atoms).sum(-1)
 
 
+class Target(nn.Module, Generic[M]):
+    """`net`, a slowly moving copy of `source`, always in evaluation mode and never trained."""
+
+    net: M
+
+    def __init__(self, source: M) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(source).requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Target[M]:
+        """It stays in evaluation mode whatever `mode` says."""
+        return super().train(False)
+
+
+@torch.no_grad()
+def polyak_update(source: M, target: Target[M], tau: float) -> None:
+    """target <- (1 - tau) target + tau source.
+
+    Buffers are copied: a target with the batch statistics of its first day would judge with a
+    normalisation that its source has long left.
+    """
+    ours: list[Tensor] = list(target.net.parameters())
+    torch._foreach_lerp_(ours, list(source.parameters()), tau)  # pyright: ignore
+    for old, new in zip(target.net.buffers(), source.buffers(), strict=True):
+        old.copy_(new)
+
+
 class Multiplier(nn.Module):
     """A positive weight, kept as its logarithm: fixed, or with None one that is learned, from 1."""
 
@@ -187,13 +217,6 @@ def start_small(layers: nn.Module, limit: float | None) -> None:
     if limit is not None:
         for parameter in layers.parameters():
             nn.init.uniform_(parameter, -limit, limit)
-
-
-def mixed_value(values: Tensor, min_weight: float) -> Tensor:
-    """(C, ...) -> (...): `min_weight` times the least critic plus the rest times the greatest."""
-    if min_weight == 1.0:  # most often, and the maximum costs as much as the minimum
-        return values.amin(0)
-    return min_weight * values.amin(0) + (1.0 - min_weight) * values.amax(0)
 
 
 def project(values: Tensor, probs: Tensor, atoms: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a dictionary of observations to one feature vector.
+"""From a dictionary of observations, and perhaps one of goals, to one feature vector.
 
 Keys follow each other in sorted order, as in the reference, so that weights can be exchanged with
 it: low-dimensional ones as they are, images as the features of a network per camera.
@@ -87,6 +87,35 @@ class ObservationEncoder(nn.Module):
             for key, features in zip(keys, network(images).chunk(len(keys)), strict=True):
                 parts[key] = features.unflatten(0, obs[key].shape[:-3])
         return torch.cat([parts[key] for key in self.keys], dim=-1)
+
+
+class GoalEncoder(nn.Module):
+    """obs {key: (..., D_key)}, goal {key: (B, D_key)} -> (..., out_dim); (...) is (B,) or (B, T).
+
+    Goals are encoded by a network of their own and follow the observations, as in the reference.
+    Without goal shapes it is an observation encoder, and goals given to it are ignored.
+    """
+
+    def __init__(
+        self,
+        obs_shapes: Mapping[str, Shape],
+        goal_shapes: Mapping[str, Shape],
+        encoding: ImageEncoding | None,
+    ) -> None:
+        super().__init__()
+        self.obs = ObservationEncoder(obs_shapes, encoding)
+        self.goal = ObservationEncoder(goal_shapes, encoding) if goal_shapes else None
+        self.out_dim = self.obs.out_dim + (self.goal.out_dim if self.goal is not None else 0)
+
+    def forward(self, obs: Mapping[str, Tensor], goal: Mapping[str, Tensor] | None) -> Tensor:
+        features = self.obs(obs)
+        if self.goal is None:
+            return features
+        assert goal is not None, "this network was built with goals and called without"
+        aim = self.goal(goal)
+        if aim.dim() < features.dim():  # one goal for all steps of a window
+            aim = aim.unsqueeze(1).expand(-1, features.shape[1], -1)
+        return torch.cat([features, aim], dim=-1)
 
 
 def _views(shapes: Mapping[str, Shape], encoding: ImageEncoding | None) -> list[list[str]]:

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmexp.nets.encoders import ImageEncoding, Shape
-from rmexp.nets.goals import GoalEncoder
-from rmexp.nets.mlp import MLP
+from rmexp.nets.actors import MLP
+from rmexp.nets.encoders import GoalEncoder, ImageEncoding, Shape
 
 Obs = Mapping[str, Tensor]
 State = tuple[Tensor, ...]
@@ -48,8 +47,24 @@ class RecurrentActor(nn.Module):
         self.rnn = kind(self.encoder.out_dim, hidden_dim, num_layers, batch_first=True)
 
     def forward(self, obs: Obs, goal: Obs | None = None) -> dict[str, Tensor]:
-        """obs {k: (B, T, D_k)}, goal {k: (B, D_k)} -> {name: (B, T, width)}, from a zero state."""
-        return self._decode(self._unroll(self.encoder(obs, goal)))
+        """obs {k: (B, T, D_k)}, goal {k: (B, D_k)} -> {name: (B, T, width)}, from a zero state.
+
+        A zero state contributes nothing to the first step's gates, so on a CPU, where the matrix
+        products are all that counts, an LSTM's first step is taken without them: 7 % at T = 10.
+        """
+        inputs = self.encoder(obs, goal)
+        if not isinstance(self.rnn, nn.LSTM) or inputs.is_cuda or inputs.shape[1] == 1:
+            return self._decode(self.rnn(inputs)[0])
+        hidden, cells, below = [], [], inputs[:, 0]
+        for weight, _, bias, recurrent_bias in self.rnn.all_weights:
+            gates = F.linear(below, weight, bias + recurrent_bias)
+            entrance, _, candidate, output = gates.chunk(4, dim=-1)
+            cell = torch.sigmoid(entrance) * torch.tanh(candidate)
+            below = torch.sigmoid(output) * torch.tanh(cell)
+            hidden.append(below)
+            cells.append(cell)
+        rest, _ = self.rnn(inputs[:, 1:], (torch.stack(hidden), torch.stack(cells)))
+        return self._decode(torch.cat([below.unsqueeze(1), rest], dim=1))
 
     def step(self, obs: Obs, goal: Obs | None, state: State) -> tuple[dict[str, Tensor], State]:
         """obs and goal {k: (B, D_k)} -> {name: (B, width)} and the state after this step."""
@@ -62,25 +77,6 @@ class RecurrentActor(nn.Module):
         weight = next(self.rnn.parameters())
         zeros = weight.new_zeros(self.rnn.num_layers, self.rnn.hidden_size)
         return (zeros, zeros) if self.rnn.mode == "LSTM" else (zeros,)
-
-    def _unroll(self, inputs: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, H), from a zero state.
-
-        A zero state contributes nothing to the first step's gates, so on a CPU, where the matrix
-        products are all that counts, an LSTM's first step is taken without them: 7 % at T = 10.
-        """
-        if not isinstance(self.rnn, nn.LSTM) or inputs.is_cuda or inputs.shape[1] == 1:
-            return self.rnn(inputs)[0]
-        hidden, cells, below = [], [], inputs[:, 0]
-        for weight, _, bias, recurrent_bias in self.rnn.all_weights:
-            gates = F.linear(below, weight, bias + recurrent_bias)
-            entrance, _, candidate, output = gates.chunk(4, dim=-1)
-            cell = torch.sigmoid(entrance) * torch.tanh(candidate)
-            below = torch.sigmoid(output) * torch.tanh(cell)
-            hidden.append(below)
-            cells.append(cell)
-        rest, _ = self.rnn(inputs[:, 1:], (torch.stack(hidden), torch.stack(cells)))
-        return torch.cat([below.unsqueeze(1), rest], dim=1)
 
     def _decode(self, hidden: Tensor) -> dict[str, Tensor]:
         """One product for all outputs: they are narrow, and many small products cost more."""

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.encoders import ImageEncoding, Shape
-from rmexp.nets.goals import GoalEncoder
+from rmexp.nets.encoders import GoalEncoder, ImageEncoding, Shape
 
 Activation = Literal["gelu", "geglu"]
 Positions = Literal["learned", "table", "sinusoidal"]

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.draws import Draws
-from rmexp.nets.encoders import ImageEncoding, ObservationEncoder, Shape
-from rmexp.nets.goals import GoalEncoder
-from rmexp.nets.mlp import MLP
+from rmexp.nets.actors import MLP
+from rmexp.nets.encoders import GoalEncoder, ImageEncoding, ObservationEncoder, Shape
 from rmexp.nets.priors import Prior
 
 Tensors = Mapping[str, Tensor]

@@ -27,10 +27,10 @@ from rmexp.suggest import nearest
 
 if TYPE_CHECKING:
     from rmexp.tools.bench_blocks import Row
-    from rmexp.tools.bench_parts import Setting
+    from rmexp.tools.bench_subject import Setting
 
 PROG = "python -m rmexp.tools.bench"
-PARTS = ("loop", "reference", "data", "start", "memory")
+PARTS = ("loop", "reference", "algorithms", "data", "start", "memory")
 
 
 @dataclass(kw_only=True)
@@ -60,12 +60,13 @@ def bench(arguments: BenchArguments) -> None:
     """Measure all parts asked for; one that cannot be measured does not stop the others."""
     import torch
 
-    from rmexp.tools import bench_parts, bench_process
+    from rmexp.tools import bench_algorithms, bench_parts, bench_process, bench_subject
 
     torch.set_num_threads(1)
     measures: dict[str, Callable[[Setting], list[Row]]] = {
         "loop": bench_parts.measure_loop,
         "reference": bench_parts.measure_reference,
+        "algorithms": bench_algorithms.measure_algorithms,
         "data": bench_parts.measure_data,
         "start": bench_process.measure_start,
         "memory": bench_process.measure_memory,
@@ -75,7 +76,7 @@ def bench(arguments: BenchArguments) -> None:
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="rmexp-bench-") as folder:
-        setting = bench_parts.Setting(
+        setting = bench_subject.Setting(
             folder=Path(folder),
             steps=arguments.steps,
             rounds=arguments.rounds,

@@ -24,18 +24,29 @@ IMAGE_SHAPE = (84, 84, 3)
 AC_DIM = 7
 NUM_EPISODES = 200
 LENGTHS = (30, 45)  # on average as long as those of the shipped set
+REWARDED_LENGTHS = (40, 105)  # the same for the set with rewards
 IMAGE_EPISODE = 50
 
 
 def lift_file(folder: Path) -> Path:
     """Low-dimensional data: the shipped set, or one of its size in `folder`."""
-    shipped = Path(asset("lift.hdf5"))
-    if shipped.exists():
-        return shipped
-    path = folder / "lift_sized.hdf5"
+    return _shipped("lift.hdf5") or _sized(folder / "lift_sized.hdf5", LENGTHS)
+
+
+def rewarded_file(folder: Path) -> Path:
+    """The shipped set of mixed quality, with rewards and the next observations, or one like it."""
+    return _shipped("lift_mixed.hdf5") or _sized(folder / "rewarded_sized.hdf5", REWARDED_LENGTHS)
+
+
+def _shipped(name: str) -> Path | None:
+    path = Path(asset(name))
+    return path if path.exists() else None
+
+
+def _sized(path: Path, lengths: tuple[int, int]) -> Path:
     rng = np.random.default_rng(0)
     if not path.exists():
-        _write(path, rng.integers(*LENGTHS, NUM_EPISODES).tolist(), rng, cameras=())
+        _write(path, rng.integers(*lengths, NUM_EPISODES).tolist(), rng, cameras=())
     return path
 
 
@@ -79,7 +90,10 @@ def _demos(
             "dones": np.zeros(length, np.float32),
         }
         for key, width in LOW_DIM.items():
-            arrays[f"obs/{key}"] = rng.normal(size=(length, width)).astype(np.float32)
+            values = rng.normal(size=(length, width)).astype(np.float32)
+            arrays[f"obs/{key}"] = values
+            if not cameras:
+                arrays[f"next_obs/{key}"] = np.concatenate([values[1:], values[-1:]])
         for key in cameras:
             arrays[f"obs/{key}"] = rng.integers(0, 256, (length, *IMAGE_SHAPE), np.uint8)
         yield Demo(arrays)

@@ -5,36 +5,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from omegaconf import DictConfig
-
-from rmexp import build
-from rmexp.algo.base import Batch, Spec
+from rmexp.algo.base import Batch
 from rmexp.algo.bc import BC
-from rmexp.data.dataset import Dataset
 from rmexp.data.loader import Loader
-from rmexp.loop import run_epoch
 from rmexp.tools.bench_blocks import Block, Reference, Rounds, Row, timed
-from rmexp.tools.bench_files import CAMERAS, LOW_DIM, configuration, image_file, lift_file
+from rmexp.tools.bench_files import CAMERAS, LOW_DIM, image_file, lift_file
+from rmexp.tools.bench_subject import WARM_UP, Setting, Subject
 
-CPU = torch.device("cpu")
-WARM_UP = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What all parts share."""
-
-    folder: Path
-    steps: int
-    rounds: int
-    image_mb: int
-    reference: str | None
+BC_OPTIONS = {
+    "actor_layer_dims": "actor_layer_dims",
+    "optim_params.policy.learning_rate.initial": "lr",
+}
 
 
 # --- loop and reference ---------------------------------------------------------------------------
@@ -42,11 +26,11 @@ class Setting:
 
 def measure_loop(setting: Setting) -> list[Row]:
     """`run_epoch` against a bare loop over one batch: the same network, loss and optimiser."""
-    subject = _Subject(lift_file(setting.folder), ["algo=bc"])
+    subject = Subject(lift_file(setting.folder), ["algo=bc"])
     epochs: list[dict[str, float]] = []
 
     def blocks() -> dict[str, Block]:
-        ours, bare, stepping = (subject.fresh_algo() for _ in range(3))
+        ours, bare, stepping = (_bc(subject) for _ in range(3))
         return {
             "ours": timed(lambda: epochs.append(subject.train(ours, setting.steps))),
             "bare": timed(partial(_bare_loop, bare, subject.batch, setting.steps, norm=False)),
@@ -85,12 +69,13 @@ def measure_reference(setting: Setting) -> list[Row]:
     """`run_epoch` against the reference's, each with its own loader on the same file."""
     assert setting.reference is not None
     file = lift_file(setting.folder)
-    subject = _Subject(file, ["algo=bc"])
-    with Reference(setting.reference, subject.job(file, "all", loop=True)) as reference:
+    subject = Subject(file, ["algo=bc"])
+    job = subject.job("all", algo="bc", options=BC_OPTIONS)
+    with Reference(setting.reference, job) as reference:
         reference.block("loop", WARM_UP)()
 
         def blocks() -> dict[str, Block]:
-            ours = subject.fresh_algo()
+            ours = _bc(subject)
             return {
                 "ours": timed(lambda: subject.train(ours, setting.steps)),
                 "reference": reference.block("loop", setting.steps),
@@ -117,52 +102,10 @@ def measure_reference(setting: Setting) -> list[Row]:
     ]
 
 
-class _Subject:
-    """A data set, its training loader, and algorithms that start from the same weights."""
-
-    def __init__(self, file: Path, overrides: list[str]) -> None:
-        self.config: DictConfig = configuration(file, overrides)
-        self.dataset: Dataset = build.dataset(self.config)
-        self.loader: Loader = self.dataset.train_loader(
-            batch_size=self.config.loop.batch_size,
-            seed=0,
-            keys=build.algo_class(self.config).batch_keys,
-            device=CPU,
-        )
-        self.batch: Batch = next(iter(self.loader))
-
-    def fresh_algo(self) -> BC:
-        """Warmed up, so that the optimiser has its state."""
-        spec = Spec(
-            obs_shapes=build.network_shapes(self.dataset.obs_shapes),
-            goal_shapes={},
-            ac_dim=self.dataset.ac_dim,
-            frame_stack=self.config.dataset.frame_stack,
-            seq_length=self.config.dataset.seq_length,
-            total_steps=1_000_000,
-            seed=0,
-        )
-        algo = build.algo(self.config, spec, CPU)
-        assert isinstance(algo, BC)
-        self.train(algo, WARM_UP)
-        return algo
-
-    def train(self, algo: BC, steps: int) -> dict[str, float]:
-        return run_epoch(algo, self.loader, 1, num_steps=steps)
-
-    def job(self, file: Path, cache_mode: str, *, loop: bool) -> dict[str, Any]:
-        """The same for the reference."""
-        return {
-            "file": str(file),
-            "obs": {key: list(shape) for key, shape in self.dataset.obs_shapes.items()},
-            "ac_dim": self.dataset.ac_dim,
-            "layer_dims": list(self.config.algo.actor_layer_dims),
-            "lr": self.config.algo.lr,
-            "batch_size": self.config.loop.batch_size,
-            "seq_length": self.config.dataset.seq_length,
-            "cache_mode": cache_mode,
-            "loop": loop,
-        }
+def _bc(subject: Subject) -> BC:
+    algo = subject.fresh_algo()
+    assert isinstance(algo, BC)
+    return algo
 
 
 def _bare_loop(algo: BC, batch: Batch, steps: int, *, norm: bool) -> None:
@@ -199,14 +142,13 @@ def _batches(
     setting: Setting, name: str, file: Path, overrides: list[str], modes: Mapping[str, str]
 ) -> list[Row]:
     """`modes` are the reference's ways of caching; the budget is for the first of them."""
-    subject = _Subject(file, overrides)
+    subject = Subject(file, overrides)
     size = subject.config.loop.batch_size
     with ExitStack() as stack:
         theirs: dict[str, Reference] = {}
         if setting.reference is not None:
             for mode in modes:
-                job = subject.job(file, mode, loop=False)
-                theirs[mode] = stack.enter_context(Reference(setting.reference, job))
+                theirs[mode] = stack.enter_context(Reference(setting.reference, subject.job(mode)))
         blocks = {"ours": timed(partial(_draw, subject.loader, setting.steps))}
         blocks |= {mode: other.block("data", setting.steps) for mode, other in theirs.items()}
         rounds = Rounds(lambda: blocks, setting.rounds)

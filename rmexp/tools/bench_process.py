@@ -22,7 +22,7 @@ from rmexp.data.loader import Loader
 from rmexp.memory import memory_row
 from rmexp.tools.bench_blocks import Row, Unmeasured
 from rmexp.tools.bench_files import CAMERAS, LOW_DIM, configuration, image_file, lift_file
-from rmexp.tools.bench_parts import CPU, Setting
+from rmexp.tools.bench_subject import CPU, Setting
 
 BEST_OF = 3
 LIMIT_S = 120

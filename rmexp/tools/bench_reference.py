@@ -1,14 +1,16 @@
 """robomimic's own loop and batches, timed on request, for `rmexp.tools.bench` to compare with.
 
 It runs under another interpreter, one with robomimic and without rmexp, so it stands alone. The
-first argument is the job (JSON); each line on stdin asks for a block ("loop 100" or "data 100");
-each answer is one line of JSON. Seconds are those of the processor, as in `rmexp.tools.bench`.
+first argument is the job (JSON). Each line on stdin asks for a block: "loop 100" is its run_epoch,
+"data 100" its batches alone, "update 100" train_on_batch alone; each answer is one line of JSON.
+Seconds are those of the processor, as in `rmexp.tools.bench`.
 """
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.machinery
 import inspect
@@ -63,12 +65,12 @@ def main() -> None:
 
     config = _config(job)
     loader = _loader(job, config)
-    model = _model(job, config) if job["loop"] else None
+    model = _model(job, config) if job["algo"] else None
     versions = {"robomimic": robomimic.__version__, "torch": torch.__version__}
     answers.write(json.dumps({"versions": versions, "batches": len(loader)}) + "\n")
     for line in sys.stdin:
         what, steps = line.split()
-        run = _epoch if what == "loop" else _batches
+        run = {"loop": _epoch, "data": _batches, "update": _updates}[what]
         wall, cpu = time.perf_counter(), time.process_time()
         run(model, loader, int(steps))
         seconds = {
@@ -83,13 +85,14 @@ def _config(job: dict[str, Any]) -> Any:
     from robomimic.config import config_factory
 
     importlib.import_module("robomimic.algo")  # its networks register themselves
-    config = config_factory("bc")
+    config = config_factory(job["algo"] or "bc")
     with config.values_unlocked():
         modalities = config.observation.modalities.obs
         modalities.low_dim = [key for key, shape in job["obs"].items() if len(shape) == 1]
         modalities.rgb = [key for key, shape in job["obs"].items() if len(shape) == 3]
-        config.algo.actor_layer_dims = tuple(job["layer_dims"])
-        config.algo.optim_params.policy.learning_rate.initial = job["lr"]
+        for name, value in job["options"].items():
+            *path, last = name.split(".")
+            functools.reduce(getattr, path, config.algo)[last] = value
         config.train.batch_size = job["batch_size"]
         config.train.seq_length = job["seq_length"]
     obs_utils.initialize_obs_utils_with_config(config)
@@ -104,7 +107,7 @@ def _loader(job: dict[str, Any], config: Any) -> Any:
     values: dict[str, Any] = {
         "hdf5_path": job["file"],
         "obs_keys": tuple(job["obs"]),
-        "dataset_keys": ("actions",),
+        "dataset_keys": tuple(job["dataset_keys"]),
         "frame_stack": 1,
         "seq_length": job["seq_length"],
         "pad_frame_stack": True,
@@ -114,7 +117,7 @@ def _loader(job: dict[str, Any], config: Any) -> Any:
         "hdf5_use_swmr": True,
         "hdf5_normalize_obs": False,
         "filter_by_attribute": "train",
-        "load_next_obs": False,
+        "load_next_obs": job["next_obs"],
         # Of later versions.
         "action_keys": ("actions",),
         "action_config": {"actions": {"normalization": None}},
@@ -136,7 +139,7 @@ def _model(job: dict[str, Any], config: Any) -> Any:
     from robomimic.algo import algo_factory
 
     return algo_factory(
-        algo_name="bc",
+        algo_name=job["algo"],
         config=config,
         obs_key_shapes=job["obs"],
         ac_dim=job["ac_dim"],
@@ -156,6 +159,19 @@ def _batches(model: Any, loader: Any, steps: int) -> None:
         if next(iterator, None) is None:
             iterator = iter(loader)
             next(iterator)
+
+
+def _updates(model: Any, loader: Any, steps: int) -> None:
+    batch = _one_batch(model, loader)
+    model.set_train()
+    for _ in range(steps):
+        model.train_on_batch(batch, epoch=1, validate=False)
+
+
+@functools.cache
+def _one_batch(model: Any, loader: Any) -> Any:
+    batch = model.process_batch_for_training(next(iter(loader)))
+    return model.postprocess_batch_for_training(batch, obs_normalization_stats=None)
 
 
 if __name__ == "__main__":

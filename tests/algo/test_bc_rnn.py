@@ -113,8 +113,9 @@ def test_validation_reports_the_true_likelihood(golden: Path) -> None:
 def test_unrolling_equals_torchs_own(rnn_type: Any) -> None:
     """The first step is taken apart from the others; forward and backward must not show it."""
     actor = bc_rnn(rnn_type=rnn_type).actor
-    inputs = torch.randn(5, 4, 19)
-    ours, theirs = actor._unroll(inputs), actor.rnn(inputs)[0]
+    obs = windows(time=4)["obs"]
+    ours, theirs = actor(obs), actor._decode(actor.rnn(actor.encoder(obs, None))[0])
+    ours, theirs = (torch.cat([*outputs.values()], dim=-1) for outputs in (ours, theirs))
     torch.testing.assert_close(ours, theirs)
     weights = list(actor.rnn.parameters())
     aim = torch.randn_like(ours)

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rmexp.algo.diffusion_policy import DiffusionPolicy
-from rmexp.algo.ema import EMA
-from rmexp.algo.optim import Cosine
+from rmexp.algo.optim import EMA, Cosine
 from rmexp.draws import EpisodeDraws, SeededDraws
 from rmexp.errors import ConfigError
 from rmexp.nets.diffusion_transformer import DiffusionTransformer
@@ -383,7 +382,7 @@ def test_padding_rows_are_not_remembered() -> None:
     algo = policy(noise_schedule=ddim(num_inference_steps=2))
     actions = algo.get_action(frames(3), envs=[4, -1, -2])
     assert actions.shape == (3, A)
-    assert set(algo.queues._plans) == {4}
+    assert set(algo.chunks.queues._plans) == {4}
 
 
 def test_an_action_looks_at_nothing_later_than_itself() -> None:

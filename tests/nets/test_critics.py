@@ -8,17 +8,18 @@ from torch import distributions as D
 from torch import nn
 
 from rmexp.errors import ConfigError
+from rmexp.nets.action_values import Expected
 from rmexp.nets.critics import (
     Critic,
     Critics,
     DistributionalCritic,
     Multiplier,
-    mixed_value,
+    Target,
+    polyak_update,
     project,
 )
 from rmexp.nets.encoders import ObservationEncoder
 from rmexp.nets.tanh_gaussian import TanhGaussian
-from rmexp.nets.targets import Target, polyak_update
 
 SHAPES = {"z": (3,), "a": (11,)}
 
@@ -64,10 +65,26 @@ def test_impossible_bounds_are_refused(bounds: list[float]) -> None:
         Critics(0, SHAPES, 7, [13], None, None)
 
 
-def test_mixed_value() -> None:
-    values = torch.tensor([[1.0, 5.0], [2.0, 3.0], [4.0, 4.0]])
-    torch.testing.assert_close(mixed_value(values, 1.0), torch.tensor([1.0, 3.0]))
-    torch.testing.assert_close(mixed_value(values, 0.75), torch.tensor([1.75, 3.5]))
+class FixedValues(nn.ModuleList):
+    """Critics that answer `values` (C, N, B) whatever they are shown."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.values = values
+
+    def forward(self, obs: object, actions: object) -> torch.Tensor:
+        return self.values
+
+
+@pytest.mark.parametrize(("min_weight", "value"), [(1.0, 3.0), (0.75, 3.5)])
+def test_a_backup_mixes_the_least_and_the_greatest_critic(min_weight: float, value: float) -> None:
+    expected = Expected(
+        num_critics=3, min_weight=min_weight, layer_dims=[], value_bounds=None, td_loss="l2"
+    )
+    critics = FixedValues(torch.tensor([[[1.0], [5.0]], [[2.0], [3.0]], [[4.0], [4.0]]]))
+    rewards, bootstrap = torch.tensor([10.0]), torch.tensor([0.5])
+    target = expected.backup(critics, {}, torch.empty(2, 1, 7), rewards, bootstrap)
+    torch.testing.assert_close(target, torch.tensor([10.0 + 0.5 * value]))
 
 
 @pytest.mark.parametrize(("low", "high", "number"), [(0.0, 1.0, 51), (-3.7, 11.1, 7)])
@@ -123,7 +140,6 @@ def test_targets_follow_with_their_buffers() -> None:
     for name, value in norm.named_buffers():
         assert torch.equal(buffers[f"1.{name}"], value), name
     assert int(buffers["1.num_batches_tracked"]) == 1
-    torch.testing.assert_close(target(torch.ones(2, 3)), target.net.eval()(torch.ones(2, 3)))
 
 
 def test_multipliers() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rmexp.errors import ConfigError
-from rmexp.nets.mlp import MLP
+from rmexp.nets.actors import MLP
 
 
 @pytest.mark.parametrize("layer_dims", [[3, -3], [0]])

@@ -11,9 +11,11 @@ import pytest
 
 from rmexp.arguments import parse, run_command
 from rmexp.errors import ConfigError
+from rmexp.tools import bench_algorithms
 from rmexp.tools.bench import PARTS, PROG, BenchArguments, bench
 from rmexp.tools.bench_blocks import Rounds, Row
-from rmexp.tools.bench_files import LOW_DIM, image_file
+from rmexp.tools.bench_files import LOW_DIM, image_file, rewarded_file
+from rmexp.tools.bench_subject import Subject
 
 ROW_KEYS = {"part", "name", "figure", "unit", "budget", "at_least", "note", "over"}
 
@@ -37,6 +39,42 @@ def test_report_holds_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "overhead" in printed
     assert "reference: skipped" in printed
+
+
+def test_algorithms_are_measured_without_a_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(bench_algorithms.PEERS) == ["td3_bc", "iql", "bc_rnn_gmm"]
+    monkeypatch.setattr(bench_algorithms, "PEERS", {"iql": bench_algorithms.PEERS["iql"]})
+    code, report = run(tmp_path / "bench.json", "only=[algorithms]")
+    assert code == 0
+    figures = {row["name"]: row["figure"] for row in report["rows"]}
+    assert list(figures) == ["iql, batch 100", "  update alone"]
+    assert min(figures.values()) > 1
+
+
+def test_the_reference_is_given_our_sizes(tmp_path: Path) -> None:
+    subject = Subject(rewarded_file(tmp_path), ["algo=iql", "algo.num_critics=3"])
+    peer = bench_algorithms.PEERS["iql"]
+    job = subject.job("all", algo=peer.algo, options=peer.options)
+    assert job["options"] == {
+        "actor.layer_dims": [300, 400],
+        "critic.layer_dims": [300, 400],
+        "critic.ensemble.n": 3,
+    }
+    assert (job["dataset_keys"], job["next_obs"]) == (["actions", "rewards", "dones"], True)
+
+
+def test_ratios_are_those_of_the_loop_and_of_the_update() -> None:
+    seconds = {"loop": 1.0, "update": 0.5, "loop, reference": 3.0, "update, reference": 0.75}
+    rounds = Rounds(lambda: {name: lambda s=s: s for name, s in seconds.items()}, 2)
+    rows = bench_algorithms._rows("iql", bench_algorithms.PEERS["iql"], 20, rounds)
+    assert [(row.figure, row.budget) for row in rows] == [
+        (20.0, None),
+        (3.0, 1.5),
+        (40.0, None),
+        (1.5, None),
+    ]
 
 
 @pytest.mark.slow
