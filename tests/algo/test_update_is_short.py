@@ -15,18 +15,14 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rmexp
 from rmexp import build
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.config import config_dir, register
+from tests.small_networks import ALGOS, composed
 
 PROJECT = Path(rmexp.__file__).parent
-ALGOS = sorted(file.stem for file in (config_dir() / "algo").glob("*.yaml"))
 
 SHORT = (12, 6)
 """Functions and files at most, but for those below, whose boxes are longer."""
@@ -42,24 +38,19 @@ LIMITS = {
     # SAC's actor and two multipliers, and the paper's proposals.
     "cql": (23, 8),
     # Contains another algorithm (bc_vae or bc_gmm) as the model of the data's actions.
-    "bcq": (29, 10),
-    "bcq_distributional": (30, 10),
-    "bcq_gmm": (25, 9),
+    "bcq": (30, 10),
+    "bcq_distributional": (31, 10),
+    "bcq_gmm": (28, 9),
+    # Contain whole algorithms: a VAE; a planner and an actor; those two and a BCQ.
+    "gl_vae": (18, 8),
+    "hbc": (27, 13),
+    "iris": (41, 17),
 }
 IMAGES = (9, 3)
 """What images add: their augmentation, and the network of a camera."""
 
-SMALL = {
-    "encoder.width": 16,
-    "encoder.crop": [18, 19],
-    "encoder.feature_dim": 5,
-    "backbone.down_dims": [16, 32],
-    "backbone.num_layers": 1,
-    "feedforward_dim": 48,
-    "hidden_dim": 48,
-    "num_layers": 1,
-}
-"""Sizes that make a network quick; each is set where an algorithm has it."""
+SIZES = {"width": 16, "crop": [18, 19], "feature_dim": 5, "num_samples": 3}
+CHOSEN = ["dataset=hdf5", "dataset.path=none", "rollout=none", "logging=none"]
 LOW_DIM = {"object": (10,), "pose": (5,)}
 CAMERA = {"hand": (3, 20, 22)}
 B, A = 4, 7
@@ -114,7 +105,7 @@ class NoReading(TorchDispatchMode):
 
 def prepared(name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[Algo, Batch]:
     """The algorithm as the command line builds it, one step old, and a processed batch."""
-    config = composed(name)
+    config = composed(name, CHOSEN, SIZES)
     spec = Spec(
         obs_shapes=shapes,
         goal_shapes=shapes if config.dataset.goal_mode else {},
@@ -132,23 +123,11 @@ def prepared(name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[Algo, Batch
     return algo, batch
 
 
-def composed(name: str) -> DictConfig:
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        chosen = ["dataset=hdf5", "dataset.path=none", "rollout=none", "logging=none", "name=x"]
-        config = compose("config", overrides=[f"algo={name}", *chosen])
-    for key, value in SMALL.items():
-        if OmegaConf.select(config.algo, key) is not None:
-            OmegaConf.update(config.algo, key, value)
-    return config
-
-
 def window(algo: Algo) -> dict[str, Any]:
     """A batch as a loader hands it out."""
     time = algo.spec.frame_stack - 1 + algo.spec.seq_length
     batch = {
-        **{name: observations(algo, B, time) for name in ("obs", "next_obs")},
+        **{name: observations(algo, B, time) for name in ("obs", "next_obs", "future_obs")},
         "goal_obs": observations(algo, B),
         "actions": torch.rand(B, time, A) * 2 - 1,
         "rewards": torch.rand(B, time),
