@@ -263,9 +263,11 @@ class WandbLogger(Logger):
                 self._sample_size = f", n = {value:.0f}"
 
     def _sync_command(self) -> str:
-        online = self._run is not None and not self._run.offline
-        pattern = "run-*" if online else "offline-run-*"
-        return f"wandb sync {path_for_shell(self._run_dir / 'wandb')}/{pattern}"
+        """For a shell; `wandb sync` skips runs that began online, unless told."""
+        folder = path_for_shell(self._run_dir / "wandb")
+        if self._run is not None and not self._run.offline:
+            return f"wandb sync --include-online {folder}/run-*"
+        return f"wandb sync {folder}/offline-run-*"
 
 
 def _git_settings(git: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PATIENCE_S = 5.0
+PATIENCE_S = 3.0
 """How long an orderly end of the service may take."""
 
 
@@ -44,21 +44,19 @@ def end_service(exit_code: int = 0) -> None:
     """
     import wandb
 
-    killer = threading.Timer(PATIENCE_S, kill_service)
-    killer.start()
+    process = _process()
+    killer = threading.Timer(PATIENCE_S, process.kill) if process else None
+    if killer:
+        killer.start()  # what waits for the process then goes on with an error
     try:
         wandb.teardown(exit_code)
     except (Exception, SystemExit) as error:  # it reports a dead service; the state is clear
         _log.debug("wandb.teardown: %s: %s", type(error).__name__, error)
     finally:
-        killer.cancel()
-
-
-def kill_service() -> None:
-    """Kill the process if it is ours: whatever waits for it goes on with an error."""
-    process = _process()
-    if process is not None:
-        process.kill()
+        if process and killer:
+            killer.cancel()
+            process.kill()
+            process.wait()
 
 
 def accepted_settings(wanted: dict[str, Any]) -> wandb.Settings:
@@ -92,7 +90,7 @@ def _process() -> subprocess.Popen[bytes] | None:
     """Of the service that this process started; the SDK has no public name for it."""
     from wandb.sdk import wandb_setup
 
-    found: Any = wandb_setup.singleton()
+    found: Any = wandb_setup._singleton
     for name in ("_connection", "_proc", "_process"):
         found = getattr(found, name, None)
     return found
