@@ -8,6 +8,10 @@ import pytest
 from rmexp.loggers.call_queue import CallQueue
 
 
+def nothing() -> None:
+    pass
+
+
 def test_calls_are_made_in_order_and_awaited_at_the_end() -> None:
     made: list[int] = []
     calls = CallQueue("test", room=50)
@@ -19,30 +23,38 @@ def test_calls_are_made_in_order_and_awaited_at_the_end() -> None:
 
 def test_an_error_reaches_the_next_call_and_ends_the_rest() -> None:
     made: list[str] = []
-    calls = CallQueue("test", room=5)
+    failing, calls = threading.Event(), CallQueue("test", room=5)
 
     def fail() -> None:
+        failing.wait(5)
         raise OSError("gone")
 
     calls.submit(fail)
-    deadline = time.monotonic() + 5
-    with pytest.raises(OSError, match="gone"):
-        while time.monotonic() < deadline:
-            calls.submit(lambda: made.append("late"))
+    calls.submit(lambda: made.append("left out"))
+    failing.set()
     with pytest.raises(OSError, match="gone"):
         calls.close(lambda: made.append("last"), timeout=5)
+    with pytest.raises(OSError, match="gone"):
+        calls.submit(nothing)
     assert made == []
 
 
 def test_a_call_that_hangs_holds_nobody_up() -> None:
-    freed = threading.Event()
-    calls = CallQueue("test", room=3)
+    freed, hanging = threading.Event(), threading.Event()
+    calls = CallQueue("test", room=2)
+
+    def hang() -> None:
+        hanging.set()
+        freed.wait(30)
+
     began = time.monotonic()
-    calls.submit(lambda: freed.wait(30) and None)
-    with pytest.raises(TimeoutError, match="3 calls are waiting for one that hangs"):
-        for _ in range(5):
-            calls.submit(lambda: None)
+    calls.submit(hang)
+    assert hanging.wait(5)
+    calls.submit(nothing)
+    calls.submit(nothing)
+    with pytest.raises(TimeoutError, match="2 calls are waiting for one that hangs"):
+        calls.submit(nothing)
     with pytest.raises(TimeoutError, match=r"did not return within 0\.1 s"):
-        calls.close(lambda: None, timeout=0.1)
+        calls.close(nothing, timeout=0.1)
     assert time.monotonic() - began < 10
     freed.set()
