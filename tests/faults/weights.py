@@ -1,4 +1,4 @@
-"""What two runs must share: the weights in their last checkpoint, as one hash."""
+"""What two runs must share, as one hash: all that trains, and all that decides what comes next."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from rmexp import checkpoint
 
 
 def weights_sha256(run: Path, name: str = "last.pt") -> str:
-    """Of the networks and of everything else that trains: optimisers, draws, counters."""
+    """Of networks, optimisers, draws, counters, place in the data and global generators.
+
+    Not of validation's own draws, which training never sees.
+    """
     digest = hashlib.sha256()
-    _feed(digest, checkpoint.load(run / "checkpoints" / name)["algo"])
+    state = checkpoint.load(run / "checkpoints" / name)
+    del state["algo"]["draws"]["valid"]
+    _feed(digest, {part: state[part] for part in ("algo", "loader", "random")})
     return digest.hexdigest()
 
 
