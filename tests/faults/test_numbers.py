@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,26 +60,35 @@ def spoil(path: Path, split: str, key: str, value: float, row: int = 2) -> str:
     return demo
 
 
-@pytest.mark.parametrize("algo", ["bc", "td3_bc", "diffusion_policy"])
-@pytest.mark.parametrize("split", ["train", "valid"])
+SPOILT = {
+    "obs/object": np.nan,
+    "obs/robot0_eef_pos": -np.inf,
+    "actions": np.nan,
+    "rewards": np.inf,
+    "next_obs/object": np.nan,
+}
+
+
+@pytest.mark.parametrize(
+    ("algo", "split", "keys"),
+    [
+        ("bc", "train", SPOILT),
+        ("bc", "valid", SPOILT),
+        ("td3_bc", "train", ["obs/object", "rewards"]),
+        ("diffusion_policy", "valid", ["actions"]),
+    ],
+)
 def test_data_that_are_not_finite_are_named(
-    run: Run, demos: Path, tmp_path: Path, algo: str, split: str
+    run: Run, demos: Path, tmp_path: Path, algo: str, split: str, keys: Iterable[str]
 ) -> None:
-    for key, value in (
-        ("obs/object", np.nan),
-        ("obs/robot0_eef_pos", -np.inf),
-        ("actions", np.nan),
-        ("rewards", np.inf),
-        ("next_obs/object", np.nan),
-    ):
+    for key in keys:
         shutil.copy(GOLDEN / "tiny_lift.hdf5", demos)
-        demo = spoil(demos, split, key, value)
+        demo = spoil(demos, split, key, SPOILT[key])
         outcome = run(algo, f"dataset.path={demos}", f"hydra.run.dir={key.replace('/', '-')}")
         assert outcome.code == 1
         place = "" if key == "rewards" else ", dimension 1"
-        words = f"{demos}: {demo}/{key} is {value} at row 2"
+        words = f"{demos}: {demo}/{key} is {SPOILT[key]} at row 2{place}"
         assert words in outcome.err, outcome.err
-        assert place in outcome.err
         assert not list(tmp_path.rglob("*.pt"))
 
 
@@ -89,7 +98,7 @@ def test_a_learning_rate_that_bursts_the_loss(run: Run, algo: str) -> None:
     outcome = run(algo, f"algo.{key}=1e30", "loop.steps_per_epoch=4")
     assert outcome.code == 1
     assert re.search(
-        r"error: epoch 1, training step [234]: not finite: .*(loss|grad_norm)", outcome.err
+        r"error: epoch 1, training step [1-4]: not finite: .*(loss|grad_norm)", outcome.err
     ), outcome.err
     assert status(RUN)["state"] == "failed"
     assert not list(RUN.rglob("*.pt"))
@@ -146,11 +155,11 @@ def test_a_last_step_that_ruins_the_weights_is_not_saved(run: Run) -> None:
 
 
 def test_a_loss_that_overflows_in_validation_only(run: Run, demos: Path) -> None:
-    spoil(demos, "valid", "obs/object", 1e38)
-    spoil(demos, "valid", "next_obs/object", 1e38, row=1)
-    outcome = run("bc", f"dataset.path={demos}")
+    spoil(demos, "valid", "rewards", 1e38)
+    outcome = run("td3_bc", f"dataset.path={demos}")
     assert outcome.code == 1
-    assert re.search(r"error: epoch 1, validation step 1: not finite: loss", outcome.err)
+    assert re.search(r"error: epoch 1, validation step \d: not finite: loss", outcome.err)
+    assert status(RUN)["state"] == "failed"
 
 
 def test_the_epoch_is_not_read_step_by_step() -> None:
