@@ -25,7 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rmexp.config import COMMAND_LINE, config_dir, register
 from rmexp.errors import ConfigError, RmexpError
-from rmexp.loggers.report import path_for_shell
+from rmexp.loggers.jsonl import JsonlRecord
+from rmexp.loggers.report import objective_text, path_for_shell
 from rmexp.run_dir import (
     RunDirectory,
     config_hash,
@@ -224,7 +225,9 @@ def _report_sweep() -> bool:
     for job in jobs:
         status = RunDirectory(job).status() or {"state": "not started"}
         objective = status.get("objective")
-        shown = "" if objective is None else f"  objective {objective:.4g}"
+        record = job / "metrics.jsonl"
+        rows = JsonlRecord.read(record) if objective is not None and record.exists() else []
+        shown = "" if objective is None else f"  objective {objective_text(objective, rows)}"
         lines.append(f"  {status['state']:<11}  {job.name}{shown}")
         if status.get("error") and status["state"] != "finished":
             lines += [f"      {line}" for line in str(status["error"]).splitlines()]

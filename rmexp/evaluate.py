@@ -46,8 +46,10 @@ class Arguments:
 
 def evaluate(arguments: Arguments) -> None:
     """Run the episodes and print the success rate with its interval."""
+    from rmexp.determinism import reserve_workspace
     from rmexp.policy import Policy
 
+    reserve_workspace()  # the checkpoint decides, and may lie on the GPU by then
     _check_numbers(arguments)
     video, out = (_output(arguments, name) for name in ("video", "out"))
     path = Path(arguments.checkpoint).expanduser()
@@ -90,12 +92,10 @@ def _check_numbers(arguments: Arguments) -> None:
 
 def _prepare_torch(policy: Policy, arguments: Arguments) -> None:
     """What decides how torch rounds, as in the run."""
-    import torch
+    from rmexp.determinism import prepare_torch
 
     threads = arguments.num_threads or policy.config.num_threads
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(policy.config.deterministic)
+    prepare_torch(num_threads=threads, deterministic=policy.config.deterministic)
 
 
 def _output(arguments: Arguments, name: str) -> Path | None:

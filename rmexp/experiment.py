@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rmexp import build, checkpoint, provenance
 from rmexp.algo.base import Spec
 from rmexp.data.dataset import Dataset
-from rmexp.errors import ConfigError
+from rmexp.determinism import prepare_torch
 from rmexp.interrupt import Interrupt, Interrupted
 from rmexp.loggers.base import LoggerGroup, RunInfo
 from rmexp.loggers.console import ConsoleLogger
@@ -89,7 +87,7 @@ def _run(
     interrupt: Interrupt,
     began: float,
 ) -> float | None:
-    _prepare_torch(config)
+    prepare_torch(num_threads=config.num_threads, deterministic=config.deterministic)
     settings = build.loop_settings(config)
     dataset = build.dataset(config)
     provenance.record(directory, dataset.content_hash)
@@ -229,18 +227,6 @@ def _load_last(runner: Runner, directory: RunDirectory, record: JsonlRecord) -> 
     record.truncate(runner.epochs_done)
     step = f", step {runner.progress.steps}" if runner.progress.steps else ""
     _log.info("resumed after epoch %d%s of %s", runner.epochs_done, step, directory.path)
-
-
-def _prepare_torch(config: DictConfig) -> None:
-    if config.num_threads is not None:
-        if config.num_threads < 1:
-            raise ConfigError(
-                f"num_threads: {config.num_threads} is too small; at least 1, or null"
-            )
-        torch.set_num_threads(config.num_threads)
-    if config.deterministic:  # read when CUDA starts; torch refuses deterministic products without
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.deterministic)
 
 
 def _objective(config: DictConfig, summary: dict[str, float | str]) -> float | None:

@@ -61,7 +61,8 @@ def run_epoch(
 
     Returns:
         Each metric's mean over the batches that reported it, weighted by batch size; seconds spent
-        as `time/<part>_s`; `throughput/steps_per_s` and `throughput/samples_per_s`.
+        as `time/<part>_s`, which sum to `time/epoch_s`; `throughput/steps_per_s` and
+        `throughput/samples_per_s`.
 
     Raises:
         NonFiniteError: a metric became NaN or infinite.
@@ -83,7 +84,7 @@ def run_epoch(
                 batch = model.postprocess_batch_for_training(
                     batch, obs_normalization_stats=obs_normalization_stats
                 )
-            with clock("train_batch", on_device=True):
+            with clock("train_batch"):
                 info = model.train_on_batch(batch, epoch, validate=validate)
                 if not validate:
                     after_step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import torch
@@ -84,6 +84,40 @@ class EpochProgress:
             stacked = torch.stack([torch.as_tensor(info[name]).float() for info, name in places])
             for (info, name), value in zip(places, stacked.tolist(), strict=True):
                 info[name] = value
+
+
+def require_finite_state(state: Any, place: str) -> None:
+    """Raise NonFiniteError if a tensor in nested dicts and lists holds NaN or infinity.
+
+    A step can ruin the weights after it has reported a finite loss and gradient.
+
+    Args:
+        state: such as the networks and optimisers of a checkpoint that is about to be written.
+        place: what stands before the names in the message, such as `epoch 3`.
+    """
+    tensors = {n: t for n, t in _tensors(state, "") if t.is_floating_point() and t.numel()}
+    if not tensors:
+        return
+    largest = torch._foreach_norm(  # pyright: ignore[reportPrivateImportUsage]
+        list(tensors.values()), math.inf
+    )
+    finite = torch.stack([value.float() for value in largest]).isfinite().tolist()
+    bad = [name for name, good in zip(tensors, finite, strict=True) if not good]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise NonFiniteError(f"{place}: not finite: {', '.join(bad[:3])}{more}")
+
+
+def _tensors(value: Any, name: str) -> Generator[tuple[str, torch.Tensor]]:
+    """Every tensor with its keys, joined by dots."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _tensors(child, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for i, child in enumerate(value):
+            yield from _tensors(child, f"{name}[{i}]")
 
 
 def _kept(value: Value) -> Value:

@@ -15,6 +15,7 @@ from typing import Any
 
 import rmexp
 from rmexp.atomic import write_atomically
+from rmexp.determinism import torch_settings
 from rmexp.errors import CheckpointError
 from rmexp.run_dir import RunDirectory
 
@@ -61,6 +62,7 @@ def record(directory: RunDirectory, data_hash: str) -> None:
                 "cpus": os.cpu_count(),
                 "gpus": _gpus(),
             },
+            "torch": torch_settings(),
             "dataset_sha256": data_hash,
         }
     )

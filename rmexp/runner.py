@@ -25,7 +25,7 @@ from rmexp.loggers.console import ConsoleLogger
 from rmexp.loop import run_epoch
 from rmexp.loop_settings import LoopSettings, due
 from rmexp.memory import memory_row
-from rmexp.metrics import EpochProgress
+from rmexp.metrics import EpochProgress, require_finite_state
 from rmexp.policy import Policy, to
 from rmexp.rollout.rollouts import Rollouts
 from rmexp.rollout.statistics import RolloutResult
@@ -238,10 +238,14 @@ class Runner:
         """Write `last.pt`.
 
         Raises:
-            NonFiniteError: the epoch under way has broken down; the last checkpoint stays.
+            NonFiniteError: the epoch under way has broken down, or its last step has ruined the
+                weights; the last checkpoint stays.
         """
         self.progress.require_finite(f"epoch {self.epochs_done + 1}, training")
-        checkpoint.save(self.directory.checkpoints / "last.pt", self.state())
+        state = self.state()
+        trained = {name: state["algo"][name] for name in ("nets", "optimizers")}
+        require_finite_state(trained, f"after epoch {self.epochs_done}, step {self.global_step}")
+        checkpoint.save(self.directory.checkpoints / "last.pt", state)
 
     @contextmanager
     def _best_weights(self) -> Generator[None]:

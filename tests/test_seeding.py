@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import rmexp
 from rmexp.interrupt import SIGNALS, Interrupt, Interrupted
 from rmexp.metrics import EpochProgress, batch_size_of
 from rmexp.seeding import derive, preserved_random_state, seed_global
@@ -77,3 +80,26 @@ def test_a_signal_waits_for_a_safe_place() -> None:
         assert stop.value.signum == signal.SIGUSR1
     assert signal.getsignal(signal.SIGUSR1) == before
     assert signal.SIGINT in SIGNALS
+
+
+PACKAGE = Path(rmexp.__file__).parent
+UNSEEDED = {
+    r"^\s*(import|from) random\b": {"seeding.py"},
+    r"^\s*(import|from) (secrets|uuid)\b": {"loggers/wandb.py"},  # the name of a W&B run
+    r"\bnp\.random\.(?!default_rng|Generator)": {"seeding.py"},
+    r"(?<![\w.])hash\(": set[str](),
+    r"\bos\.(listdir|scandir|urandom)\b": set[str](),
+    r"default_rng\(\)|torch\.seed\(\)|SystemRandom": set[str](),
+    r"^(?!.*(sorted|any)\().*\.(iterdir|glob|rglob)\(": set[str](),
+}
+"""What differs from start to start, and the files that may use it."""
+
+
+@pytest.mark.parametrize("pattern", UNSEEDED)
+def test_nothing_draws_from_what_the_seed_does_not_decide(pattern: str) -> None:
+    users = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in PACKAGE.rglob("*.py")
+        if re.search(pattern, file.read_text(), re.MULTILINE)
+    }
+    assert users <= UNSEEDED[pattern], users

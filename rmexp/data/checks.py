@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,30 @@ def constant_dimensions(block: Block, train_rows: np.ndarray) -> list[str]:
         if still:
             found.append(f"constant dimensions in {title} of the training split: {_some(still)}")
     return found
+
+
+def check_overlap(block: Block, table: EpisodeTable, is_train: np.ndarray) -> None:
+    """Raises DatasetError when an episode of the validation split is a copy of a training one.
+
+    Compared are all low-dimensional numbers of whole episodes; without observations among them
+    (images only) nothing is compared.
+    """
+    if not block.obs:
+        return
+    values = block.values.numpy()
+    seen: dict[bytes, int] = {}
+    for episode in np.argsort(~is_train, kind="stable").tolist():  # the training split first
+        start = table.starts[episode]
+        rows = values[start : start + table.lengths[episode]].tobytes()
+        twin = seen.setdefault(hashlib.blake2b(rows, digest_size=16).digest(), episode)
+        if is_train[twin] and not is_train[episode]:
+            path, demo, _ = table.locate(int(start))
+            other, other_demo, _ = table.locate(int(table.starts[twin]))
+            raise DatasetError(
+                f"{path}: {demo} of the validation split equals {other_demo} of the training split"
+                f"{'' if other == path else f' ({other})'}, number for number: validation on "
+                "training data; remove the copy, or leave it out with dataset.valid_filter=KEY"
+            )
 
 
 def _some(items: list[str]) -> str:

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 
 from rmexp.data.batches import BatchAssembler, entries
-from rmexp.data.checks import check_action_range, check_finite, constant_dimensions
+from rmexp.data.checks import (
+    check_action_range,
+    check_finite,
+    check_overlap,
+    constant_dimensions,
+)
 from rmexp.data.episodes import read_block
 from rmexp.data.fingerprint import combined, fingerprint
 from rmexp.data.hdf5 import DemoFile
@@ -206,6 +211,7 @@ class Dataset:
         self.action_stats: Stats | None = None
         table, block = self._inventory.table, self._block
         check_finite(block, table)
+        check_overlap(block, table, self._inventory.is_train)
         if normalize_actions is None:
             check_action_range(block, table)
         train_rows = np.flatnonzero(np.repeat(self._inventory.is_train, table.lengths))

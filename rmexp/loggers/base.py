@@ -122,13 +122,15 @@ class LoggerGroup:
     def finish(self, summary: Mapping[str, float | str], exit_code: int) -> None:
         """Close every view, the broken ones too, last view first; then close the record.
 
-        The views' commands join the summary as `how_to/<verb>`. An interrupt in the middle still
+        The views' commands join the summary as `how_to/<verb>`, also those of a view that is off:
+        what it took before can still be sent. An interrupt in the middle still
         lets the remaining views close before it propagates.
         """
         with self._timed(), ExitStack() as stack:
             stack.callback(self._record.close)
             commands: dict[str, str] = {}
-            self._show("how_to", lambda view: commands.update(view.how_to()))
+            for view in self._views:
+                self._guard(view, "how_to", lambda v: commands.update(v.how_to()))
             full = {**summary, **{f"how_to/{verb}": line for verb, line in commands.items()}}
             for view in self._views:
                 stack.callback(self._guard, view, "finish", lambda v: v.finish(full, exit_code))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class EpochReport:
             for name, loss in (("train loss", self.train_loss), ("valid loss", self.valid_loss))
             if loss is not None
         ]
-        if self.success is not None:
+        if self.environments:
             parts.append(f"success {self.success_text()}")
         if self.steps_per_s is not None:
             parts.append(f"{number(self.steps_per_s)} steps/s")
@@ -68,10 +68,11 @@ class EpochReport:
         return ", ".join(parts)
 
     def success_text(self) -> str:
+        """A rate with its interval and number of episodes; without those, no rate at all."""
+        if self.environments > 1:
+            return f"{self.environments} environments"
         if self.success is None:
             return ""
-        if self.environments > 1:
-            return f"{percent(self.success)} mean of {self.environments}"
         return success_with_interval(self.success, self.low, self.high, self.episodes, digits=0)
 
 
@@ -90,7 +91,7 @@ def epoch_report(row: Mapping[str, float]) -> EpochReport | None:
     return EpochReport(
         train_loss=row.get("train/loss"),
         valid_loss=row.get("valid/loss"),
-        success=sum(row[key] for key in rates) / len(rates) if rates else None,
+        success=row[rates[0]] if len(rates) == 1 else None,
         low=row.get(f"{env}success_rate_low"),
         high=row.get(f"{env}success_rate_high"),
         episodes=None if count is None else int(count),
@@ -157,12 +158,24 @@ def time_split(times: Mapping[str, float]) -> str:
 
 
 def success_with_interval(
-    rate: float, low: float | None, high: float | None, episodes: int | None, digits: int = 1
+    rate: float, low: float | None, high: float | None, episodes: float | None, digits: int = 1
 ) -> str:
-    text = percent(rate, digits)
-    if low is not None and high is not None:
-        text += f" [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
-    return text if episodes is None else f"{text} n={episodes}"
+    """`92 % [81, 97] n=50`; a rate alone says nothing and is not shown."""
+    if low is None or high is None or episodes is None:
+        return "unknown (no interval)"
+    interval = f"[{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+    return f"{percent(rate, digits)} {interval} n={episodes:.0f}"
+
+
+def objective_text(objective: float, rows: Iterable[Mapping[str, float]]) -> str:
+    """A run's objective for a sweep's table: a success rate as it stands in the run's `rows`."""
+    for row in rows:
+        for key, value in row.items():
+            if key.endswith("/success_rate") and value == objective:
+                low, high = (row.get(f"{key}_{end}") for end in ("low", "high"))
+                count = row.get(f"{key.removesuffix('success_rate')}num_episodes")
+                return success_with_interval(value, low, high, count)
+    return f"{objective:.4g}"
 
 
 def percent(rate: float, digits: int = 0) -> str:
@@ -197,8 +210,7 @@ def _result_text(numbers: Mapping[str, float], prefix: str) -> str:
     low, high = (numbers.get(f"{prefix}/success_rate_{end}") for end in ("low", "high"))
     count = numbers.get(f"{prefix}/num_episodes")
     rate = numbers[f"{prefix}/success_rate"]
-    text = success_with_interval(rate, low, high, None if count is None else int(count))
-    return text + _at_epoch(numbers.get(f"{prefix}/epoch"))
+    return success_with_interval(rate, low, high, count) + _at_epoch(numbers.get(f"{prefix}/epoch"))
 
 
 def _at_epoch(epoch: float | None) -> str:

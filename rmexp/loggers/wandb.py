@@ -1,7 +1,8 @@
-"""Weights & Biases as a view: the only import of `wandb`, made when a run starts.
+"""Weights & Biases as a view; `wandb` is imported when a run starts.
 
-It never prompts, never waits without end and writes only below the run directory: without
+It never prompts, never makes an epoch wait and writes only below the run directory: without
 credentials, or when the server does not answer, the run is kept offline for a later `wandb sync`.
+Rows go to the SDK on a thread, because it waits for its own process, which may stand still.
 The id stands in `<run_dir>/wandb_id`, so that a resumed run continues the same W&B run.
 """
 
@@ -9,16 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rmexp.atomic import write_atomically
 from rmexp.loggers.base import Logger, RunInfo
+from rmexp.loggers.call_queue import CallQueue
 from rmexp.loggers.report import path_for_shell
-from rmexp.loggers.wandb_environment import INHERITED_SERVICE, WandbEnvironment
+from rmexp.loggers.wandb_environment import WandbEnvironment
+from rmexp.loggers.wandb_service import (
+    PATIENCE_S,
+    accepted_settings,
+    end_service,
+    has_credentials,
+    start_service,
+)
 
 if TYPE_CHECKING:
     import wandb
@@ -28,6 +36,7 @@ _log = logging.getLogger(__name__)
 _LONGEST_NAME = 128  # what the server accepts
 # Every other metric is drawn over the epoch.
 _BY_GLOBAL_STEP = ("train/*", "optimizer/*")
+_ROOM = 1000  # rows that may wait for a service that stands still
 
 
 class WandbLogger(Logger):
@@ -46,7 +55,7 @@ class WandbLogger(Logger):
         self._project = project
         self._entity = entity
         self._mode = mode
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "disable_git": True,  # it would look at the working directory, not at the code
             "silent": True,
             "console": "off",
@@ -57,16 +66,18 @@ class WandbLogger(Logger):
         }
         self._run_dir = Path()
         self._run: wandb.Run | None = None
+        self._calls: CallQueue | None = None
         self._is_broken = False
         self._environment = WandbEnvironment()
         self._with_extremes: set[str] = set()
+        self._sample_size = ""
 
     def start(self, info: RunInfo) -> None:
         self._run_dir = info.run_dir
         if self._mode == "disabled":
             return
         self._environment.prepare(info.run_dir)
-        self._set_up()
+        start_service(self._settings)
         mode = self._choose_mode()
         if mode == "disabled":
             return
@@ -78,18 +89,29 @@ class WandbLogger(Logger):
         self._run.define_metric("*", step_metric="epoch")
         for pattern in _BY_GLOBAL_STEP:
             self._run.define_metric(pattern, step_metric="global_step")
+        self._calls = CallQueue("wandb rows", _ROOM)
 
     def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None:
-        for key in row.keys() - self._with_extremes:
-            self._keep_extreme(key)
-        self._send(dict(row), epoch, global_step)
+        at = {"epoch": epoch, "global_step": global_step}
+
+        values = dict(row)  # the caller may go on with its own
+
+        def send(run: wandb.Run) -> None:
+            self._keep_extremes(run, values)
+            run.log(values | at)
+
+        self._later(send)
 
     def log_video(self, key: str, path: Path, *, epoch: int, global_step: int) -> None:
         """Send the file as it is; nothing is encoded here."""
-        if self._run is not None:
+        at = {"epoch": epoch, "global_step": global_step}
+
+        def send(run: wandb.Run) -> None:
             import wandb
 
-            self._send({key: wandb.Video(str(path))}, epoch, global_step)
+            run.log({key: wandb.Video(str(path)), **at})
+
+        self._later(send)
 
     def log_curve(
         self,
@@ -102,17 +124,22 @@ class WandbLogger(Logger):
         epoch: int,
         global_step: int,
     ) -> None:
-        if self._run is not None:
+        at = {"epoch": epoch, "global_step": global_step}
+        columns = [list(column) for column in (xs, ys, lows, highs)]
+
+        def send(run: wandb.Run) -> None:
             import wandb
 
             chart = wandb.plot.line_series(
-                xs=list(xs),
-                ys=[list(ys), list(lows), list(highs)],
+                xs=columns[0],
+                ys=columns[1:],
                 keys=[key.rpartition("/")[2], "low", "high"],
-                title=key,
+                title=f"{key}, 95 % interval{self._sample_size}",
                 xname="epoch",
             )
-            self._send({key: chart}, epoch, global_step)
+            run.log({key: chart, **at})
+
+        self._later(send)
 
     def how_to(self) -> dict[str, str]:
         if self._run is None and not self.offline_dirs():
@@ -126,44 +153,29 @@ class WandbLogger(Logger):
         return sorted(self._run_dir.glob("wandb/offline-run-*"))
 
     def finish(self, summary: Mapping[str, float | str], exit_code: int) -> None:
-        run = self._run
+        shown = {k: v for k, v in summary.items() if not k.startswith(("paths/", "how_to/"))}
+        timeout = self._settings["finish_timeout"]
+
+        def end(run: wandb.Run) -> None:
+            run.summary.update(shown)
+            run.finish(exit_code=exit_code)
+
         try:
-            if run is not None:
-                if not self._is_broken:
-                    run.summary.update(
-                        {
-                            k: v
-                            for k, v in summary.items()
-                            if not k.startswith(("paths/", "how_to/"))
-                        }
-                    )
-                run.finish(exit_code=exit_code)
+            if self._calls is not None:
+                self._calls.close(self._on_run(end), timeout + PATIENCE_S)
         except TimeoutError:
             _log.warning(
                 "W&B did not take everything within %g s; nothing is lost, send the rest with: %s",
-                self._settings["finish_timeout"],
+                timeout,
                 self._sync_command(),
             )
-            _tear_down()
+            end_service(exit_code)
         except Exception:
-            _tear_down()  # a service that died would fail every later run of this process too
+            end_service(exit_code)  # one that died would fail every later run of this process too
             raise
         finally:
-            self._run = None
+            self._run = self._calls = None
             self._environment.restore()
-
-    def _set_up(self) -> None:
-        import wandb
-
-        try:
-            wandb.setup(settings=self._build_settings())  # silent from the first message on
-        except Exception:
-            if INHERITED_SERVICE not in os.environ:
-                raise
-            # A parent process that used wandb named its service here, and the service is gone.
-            del os.environ[INHERITED_SERVICE]
-            _tear_down()
-            wandb.setup(settings=self._build_settings())
 
     def _choose_mode(self) -> str:
         """online, offline or disabled; `auto` is decided here and said in one line."""
@@ -173,7 +185,7 @@ class WandbLogger(Logger):
         mode = wish or wandb.setup().settings.mode
         if mode in ("disabled", "offline", "dryrun"):
             return "disabled" if mode == "disabled" else "offline"
-        if _has_credentials():
+        if has_credentials():
             return "online"
         _log.log(
             logging.WARNING if wish else logging.INFO,
@@ -186,8 +198,8 @@ class WandbLogger(Logger):
         try:
             run = self._init(info, "online")
         except Exception as error:
-            _tear_down()  # else the offline start is refused: "run ID is in use"
-            self._set_up()
+            end_service()  # else the offline start is refused: "run ID is in use"
+            start_service(self._settings)
             _log.warning(
                 "W&B could not be reached (%s: %s): offline; later: %s",
                 type(error).__name__,
@@ -214,59 +226,48 @@ class WandbLogger(Logger):
             group=info.group and _shortened(info.group),
             job_type=info.job_type,
             config={**info.config, **({"provenance/git": info.git} if info.git else {})},
-            settings=self._build_settings(**_git_settings(info.git or {})),
+            settings=accepted_settings(self._settings | _git_settings(info.git or {})),
         )
 
-    def _build_settings(self, **more: Any) -> wandb.Settings:
-        """Our settings and `more`, without any that the installed version does not accept."""
-        import wandb
+    def _later(self, call: Callable[[wandb.Run], None]) -> None:
+        """Make `call` on the thread; raises what an earlier one raised there."""
+        if self._calls is not None:
+            self._calls.submit(self._on_run(call))
 
-        wanted: dict[str, Any] = {**self._settings, **more}
-        while True:
+    def _on_run(self, call: Callable[[wandb.Run], None]) -> Callable[[], None]:
+        run = self._run
+        assert run is not None
+
+        def made() -> None:
             try:
-                return wandb.Settings(**wanted)
-            except ValueError as error:  # pydantic's ValidationError
-                refused = {str(e["loc"][0]) for e in getattr(error, "errors", list)()} & set(wanted)
-                if not refused:
-                    raise
-                _log.debug("wandb %s refuses the settings %s", wandb.__version__, sorted(refused))
-                wanted = {key: value for key, value in wanted.items() if key not in refused}
+                call(run)
+            except Exception:
+                self._is_broken = True
+                raise
 
-    def _send(self, values: dict[str, Any], epoch: int, global_step: int) -> None:
-        if self._run is None:
-            return
-        try:
-            self._run.log({**values, "epoch": epoch, "global_step": global_step})
-        except Exception:
-            self._is_broken = True
-            raise
+        return made
 
-    def _keep_extreme(self, key: str) -> None:
-        """Let the run's table show the best value, also for a run that is killed."""
-        self._with_extremes.add(key)
-        if self._run is None:
-            return
-        if key.endswith("/success_rate"):
-            self._run.define_metric(key, step_metric="epoch", summary="max,last")
-        elif key == "valid/loss":
-            self._run.define_metric(key, step_metric="epoch", summary="min,last")
+    def _keep_extremes(self, run: wandb.Run, row: Mapping[str, float]) -> None:
+        """Let the run's table show the best values, also for a run that is killed.
+
+        The bounds of an interval grow with its rate, so the highest of each belong together.
+        """
+        for key in row.keys() - self._with_extremes:
+            self._with_extremes.add(key)
+            if key.rpartition("/")[2].startswith("success_rate"):
+                run.define_metric(key, step_metric="epoch", summary="max,last")
+            elif key == "valid/loss":
+                run.define_metric(key, step_metric="epoch", summary="min,last")
+        for key, value in row.items():
+            if key.endswith("/num_episodes"):
+                self._sample_size = f", n = {value:.0f}"
 
     def _sync_command(self) -> str:
-        online = self._run is not None and not self._run.offline
-        pattern = "run-*" if online else "offline-run-*"
-        return f"wandb sync {path_for_shell(self._run_dir / 'wandb')}/{pattern}"
-
-
-def _has_credentials() -> bool:
-    """Whether wandb itself finds any (environment, netrc, settings), without prompt or saving."""
-    import wandb
-    from wandb.sdk.lib import wbauth
-
-    host = wandb.setup().settings.base_url
-    return (
-        wbauth.authenticate_session(host=host, source="rmexp", prompt=False, update_session=False)
-        is not None
-    )
+        """For a shell; `wandb sync` skips runs that began online, unless told."""
+        folder = path_for_shell(self._run_dir / "wandb")
+        if self._run is not None and not self._run.offline:
+            return f"wandb sync --include-online {folder}/run-*"
+        return f"wandb sync {folder}/offline-run-*"
 
 
 def _git_settings(git: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,15 +290,3 @@ def _run_id(run_dir: Path) -> str:
     if not file.exists():
         write_atomically(file, f"{secrets.token_hex(5)}\n".encode())
     return file.read_text().strip()
-
-
-def _tear_down() -> None:
-    import wandb
-
-    try:
-        wandb.teardown()
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # it reports the dead service once more; state is clear
-        _log.debug("wandb.teardown: %s: %s", type(error).__name__, error)

@@ -49,6 +49,8 @@ class Run:
     name: str
     losses: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     success: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
+    episodes: set[int] = field(default_factory=set)
+    """How many there were behind each of the rates."""
     final: tuple[float, float, float] | None = None
     final_text: str = ""
     num_epochs: int = 0
@@ -146,16 +148,20 @@ def read_run(name: str, rows: Rows) -> Run:
         for key in row:
             if not key.startswith("rollout/") or not key.endswith(f"/{SUCCESS_RATE}"):
                 continue
-            rate, low, high = (row.get(key + end, row[key]) for end in ("", "_low", "_high"))
-            if not key.startswith(FINAL):
-                env = key.removeprefix("rollout/").removesuffix(f"/{SUCCESS_RATE}")
+            place = key.removesuffix(SUCCESS_RATE)
+            names = (key, f"{key}_low", f"{key}_high", f"{place}num_episodes")
+            if not all(name in row for name in names):
+                continue  # a rate alone says nothing
+            rate, low, high, count = (row[name] for name in names)
+            if place != FINAL:
+                env = place.removeprefix("rollout/").removesuffix("/")
                 run.success.setdefault(env, []).append((row["epoch"], rate, low, high))
+                run.episodes.add(int(count))
                 continue
             run.final = (rate, low, high)
-            count = row.get(f"{FINAL}num_episodes")
-            episodes = f", {count:.0f} fresh episodes" if count else ""
             run.final_text = (
-                f"final success {100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}]{episodes}"
+                f"final success {100 * rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}], "
+                f"{count:.0f} fresh episodes"
             )
     return run
 
@@ -216,6 +222,9 @@ def _success_panel(runs: Sequence[Run], thinned: Thin) -> Panel | None:
         return None
     environments = list(dict.fromkeys(curve.name for curve in curves))
     title = f"Success rate in {' and '.join(environments)}" if environments else "Success rate"
+    counts = sorted(set[int]().union(*(run.episodes for run in runs)))
+    if counts:
+        title += f", n = {' or '.join(map(str, counts))}"
     axis = linear_axis(0.0, 1.0, as_percent=True)
     band = Curve("95 % interval", COLOURS[0] if len(runs) == 1 else QUIET, [], is_band=True)
     return Panel(title, curves, axis, [band], marks)

@@ -8,7 +8,7 @@ from console_runs import SUMMARY, Stream, epoch_row, screen, started_console
 
 from rmexp.loggers.base import RunInfo
 from rmexp.loggers.console import ConsoleLogger
-from rmexp.loggers.report import duration, number, summary_rows, time_split
+from rmexp.loggers.report import duration, number, objective_text, summary_rows, time_split
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
@@ -142,11 +142,30 @@ def test_a_dumb_terminal_gets_plain_lines(info: RunInfo, monkeypatch: pytest.Mon
     assert stream.getvalue().startswith("epoch 1/5: train loss 1,")
 
 
-def test_several_environments_show_their_mean(info: RunInfo) -> None:
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [
+        ({"A/success_rate": 0.5}, "unknown (no interval)"),
+        ({"A/success_rate": 0.5, "A/num_episodes": 9.0}, "unknown (no interval)"),
+        ({"A/success_rate": 0.5, "B/success_rate": 1.0}, "2 environments"),
+    ],
+)
+def test_no_rate_is_shown_without_interval_and_number(
+    info: RunInfo, rates: dict[str, float], shown: str
+) -> None:
     console, stream = started_console(info, terminal=False)
-    row = {"train/loss": 1.0, "rollout/A/success_rate": 0.5, "rollout/B/success_rate": 1.0}
+    row = {"train/loss": 1.0} | {f"rollout/{key}": value for key, value in rates.items()}
     console.log(row, epoch=1, global_step=1)
-    assert stream.getvalue() == "epoch 1/5: train loss 1, success 75 % mean of 2\n"
+    assert stream.getvalue() == f"epoch 1/5: train loss 1, success {shown}\n"
+
+
+def test_a_sweep_shows_a_success_rate_as_it_stands_in_the_record() -> None:
+    rate = {"success_rate": 0.84, "success_rate_low": 0.71, "success_rate_high": 0.92}
+    final = {f"rollout/final/{k}": v for k, v in (rate | {"num_episodes": 50.0}).items()}
+    rows = [{"train/loss": 0.5}, {"epoch": 1.0} | final]
+    assert objective_text(0.84, rows) == "84.0 % [71.0, 92.0] n=50"
+    assert objective_text(0.5, rows) == "0.5"
+    assert objective_text(0.123456, []) == "0.1235"
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,9 @@ def test_a_server_that_dies_costs_a_bounded_wait_and_no_row(
     group.finish({}, 0)
     assert time.monotonic() - began < 20
     (warning,) = warnings_in(caplog)
-    assert re.search(r"did not take everything within 1 s.*wandb sync .*/wandb/run-\*$", warning)
+    assert re.search(
+        r"did not take everything within 1 s.*wandb sync --include-online .*/wandb/run-\*$", warning
+    )
     (directory,) = info.run_dir.glob("wandb/run-*")
     assert WandbFile(directory).rows() == rows(info)
 

@@ -1,10 +1,16 @@
-"""A W&B server on the loopback interface: just enough answers for a run to start and be sent."""
+"""A W&B server on the loopback interface: just enough answers for a run to start and be sent.
+
+As a process of its own, which can be killed: `python wandb_stub.py --delay 0.5 --status 200`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -25,9 +31,12 @@ _ANSWERS = {
 
 
 class Stub:
-    """Serves until `stop`; `rows` are the history rows that arrived, without wandb's own keys."""
+    """Serves until `stop`; `rows` are the history rows that arrived, without wandb's own keys.
 
-    def __init__(self) -> None:
+    Every answer comes `delay` seconds late and has `status`; other than 200 is a refusal.
+    """
+
+    def __init__(self, delay: float = 0.0, status: int = 200) -> None:
         self._lines: list[str] = []
         lines = self._lines
 
@@ -39,6 +48,7 @@ class Stub:
                 if self.path.endswith("/file_stream"):
                     files = json.loads(body).get("files") or {}
                     lines.extend(files.get("wandb-history.jsonl", {}).get("content", []))
+                time.sleep(delay)
                 self._answer({"data": _ANSWERS} if self.path.endswith("/graphql") else {})
 
             def do_GET(self) -> None:
@@ -48,8 +58,9 @@ class Stub:
                 """Quiet."""
 
             def _answer(self, content: dict[str, Any]) -> None:
-                body = json.dumps(content).encode()
-                self.send_response(200)
+                refusal = {"errors": [{"message": f"refused with {status}"}]}
+                body = json.dumps(content if status == 200 else refusal).encode()
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -71,3 +82,12 @@ class Stub:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--status", type=int, default=200)
+    sys.stdout.write(Stub(**vars(parser.parse_args())).url + "\n")
+    sys.stdout.flush()
+    threading.Event().wait()

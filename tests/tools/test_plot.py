@@ -25,7 +25,8 @@ Row = Mapping[str, float | str]
 def rates(prefix: str, successes: int, n: int = 50) -> dict[str, float]:
     low, high = wilson_interval(successes, n)
     values = {"": successes / n, "_low": low, "_high": high}
-    return {f"{prefix}/success_rate{end}": value for end, value in values.items()}
+    named = {f"{prefix}/success_rate{end}": value for end, value in values.items()}
+    return named | {f"{prefix}/num_episodes": float(n)}
 
 
 def training(num_epochs: int = 4, rollout_every: int = 0) -> list[dict[str, float | str]]:
@@ -92,7 +93,7 @@ def test_losses_rates_and_the_final_evaluation_stand_where_they_belong(tmp_path:
     assert dots == pytest.approx([0.4, 0.8], abs=1e-3)
 
     assert "bc_lift" in texts(svg)
-    assert "Success rate in Lift" in texts(svg)
+    assert "Success rate in Lift, n = 50" in texts(svg)
     assert "final success 90 % [79, 96], 50 fresh episodes" in texts(svg)
 
 
