@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rmexp.config import COMMAND_LINE, config_dir, register
-from rmexp.errors import ConfigError, RmexpError
+from rmexp.errors import ConfigError, RmexpError, RunInUseError
 from rmexp.loggers.jsonl import JsonlRecord
 from rmexp.loggers.report import objective_text, path_for_shell
 from rmexp.run_dir import (
@@ -119,23 +119,48 @@ def _hydra_main(config: DictConfig) -> float | None:
             config = resumed_config(Path(config.resume), typed, config)
         else:
             config = with_absolute_paths(config)
-        if group is not None and (done := RunDirectory(path).status()):
-            if done["config_hash"] != config_hash(config):
-                raise ConfigError(
-                    f"{path}: this sweep directory holds a job of the same name with another "
-                    "configuration; choose another hydra.sweep.dir"
-                )
-            if done["state"] == "finished" and done["num_epochs"] >= config.loop.num_epochs:
-                _log.info("%s: finished earlier, skipped", path.name)
-                return done.get("objective")
-            resume = RunDirectory(path).holds_a_run()
-        return experiment.run(config, path, overrides=typed, group=group, resume=resume)
+        if group is not None:
+            return _sweep_job(config, path, typed, group, resume)
+        with RunDirectory(path).locked():
+            return experiment.run(config, path, overrides=typed, group=None, resume=resume)
     except Exception as error:
         _log_failure(error, path)
         if group is not None:
             raise  # the sweeper must know
         _failures.append(error)
         return None
+
+
+def _sweep_job(
+    config: DictConfig, path: Path, typed: list[str], group: str, resume: bool
+) -> float | None:
+    """One job, unless it is done or another process is at it: so several may share a sweep."""
+    from rmexp import experiment
+
+    directory = RunDirectory(path)
+    try:
+        with directory.locked():
+            if done := _earlier_status(directory, config):
+                if done["state"] == "finished" and done["num_epochs"] >= config.loop.num_epochs:
+                    _log.info("%s: finished earlier, skipped", path.name)
+                    return done.get("objective")
+                resume = directory.holds_a_run()
+            return experiment.run(config, path, overrides=typed, group=group, resume=resume)
+    except RunInUseError:
+        _earlier_status(directory, config)
+        _log_to_terminal(f"{path.name}: another process is at it, left to that")
+        return None
+
+
+def _earlier_status(directory: RunDirectory, config: DictConfig) -> dict[str, Any] | None:
+    """What is known of this very job, or None if it never began."""
+    status = directory.status()
+    if status and status["config_hash"] != config_hash(config):
+        raise ConfigError(
+            f"{directory.path}: this sweep directory holds a job of the same name with another "
+            "configuration; choose another hydra.sweep.dir"
+        )
+    return status
 
 
 def _check_before_hydra(arguments: list[str]) -> None:

@@ -19,6 +19,10 @@ class CheckpointError(RmexpError):
     """A checkpoint or a run directory cannot be read, written or continued."""
 
 
+class RunInUseError(CheckpointError):
+    """Another process is running in this directory: it may be left to that process."""
+
+
 class RolloutError(RmexpError):
     """A simulator failed: names the environment, the episode's seed and the step."""
 

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 def run(
     config: DictConfig, path: Path, *, overrides: list[str], group: str | None, resume: bool
 ) -> float | None:
-    """Run the experiment of `config` in the directory `path`.
+    """Run the experiment of `config` in the directory `path`, whose lock the caller holds.
 
     Args:
         config: a complete configuration.
@@ -55,7 +55,7 @@ def run(
     directory = RunDirectory(path)
     began = time.perf_counter()
     interrupt = Interrupt()
-    with interrupt.listening(), directory.locked():
+    with interrupt.listening():
         group = group or (directory.status() or {}).get("group")
         try:
             build.check_config(config)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from rmexp.atomic import unwritable, write_atomically
-from rmexp.errors import CheckpointError, ConfigError
+from rmexp.errors import CheckpointError, ConfigError, RunInUseError
 
 State = Literal["running", "finished", "failed", "preempted"]
 
@@ -87,7 +87,7 @@ class RunDirectory:
         """Hold this directory alone; the lock ends with the process, however it ends.
 
         Raises:
-            CheckpointError: another process is running here.
+            RunInUseError: another process is running here.
         """
         path = self.path / ".lock"
         try:
@@ -99,7 +99,7 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 file.seek(0)
-                raise CheckpointError(
+                raise RunInUseError(
                     f"{self.path}: another process is running here ({file.read().strip()}); "
                     "wait for it, or stop it with SIGTERM and resume"
                 ) from error

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rmexp.build import check_config
+from rmexp.build import algo_class, check_config
 from rmexp.config import config_dir, register, run_dir, slug
 
 CONF = config_dir()
@@ -91,6 +91,15 @@ def test_sweeps_compose() -> None:
         config = compose("config", overrides=[f"sweep={name}"], return_hydra_config=True)
         assert config.hydra.mode.name == "MULTIRUN"
         assert config.hydra.sweeper.params
+
+
+def test_the_table_has_every_algorithm_that_acts() -> None:
+    rows = {name.removeprefix("quick_"): name for name in choices("experiment") if "quick_" in name}
+    assert set(ALGOS) - set(rows) <= {"gl", "gl_vae"}, "add conf/experiment/quick_<algo>.yaml"
+    for algo, name in rows.items():
+        config = composed(f"experiment={name}")
+        learns_from_rewards = "rewards" in algo_class(config).batch_keys
+        assert config.name == f"{algo}_{'lift_mixed' if learns_from_rewards else 'lift'}"
 
 
 def test_every_choice_and_every_key_is_explained() -> None:

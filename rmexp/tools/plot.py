@@ -95,8 +95,10 @@ def plot(arguments: PlotArguments) -> None:
     )
 
 
-def find_runs(paths: Sequence[Path]) -> list[Path]:
+def find_runs(paths: Sequence[Path], mark: str = RECORD) -> list[Path]:
     """The paths that are runs, and every run below the others, each once and numbers in order.
+
+    A run is a directory with a file `mark` in it.
 
     Raises:
         CheckpointError: no run is there.
@@ -105,12 +107,12 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         raise ConfigError(f"{PROG}: runs=[] names no run; say runs=[outputs/bc_lift/<time>]")
     found: list[Path] = []
     for path in paths:
-        if (path / RECORD).is_file():
+        if (path / mark).is_file():
             found.append(path)
             continue
-        below = sorted((file.parent for file in path.rglob(RECORD)), key=_natural)
+        below = sorted((file.parent for file in path.rglob(mark)), key=_natural)
         if not below:
-            reason = f"no {RECORD} in it or below" if path.is_dir() else "no such directory"
+            reason = f"no {mark} in it or below" if path.is_dir() else "no such directory"
             raise CheckpointError(
                 f"{path}: {reason}; name the directory of a run, such as outputs/bc_lift/<time>, "
                 "or of a sweep"
