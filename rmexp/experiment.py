@@ -219,15 +219,19 @@ def _build_runner(
 
 
 def _load_last(runner: Runner, directory: RunDirectory, record: JsonlRecord) -> None:
-    last = directory.checkpoints / "last.pt"
-    if not last.exists():
+    state = checkpoint.load_last(directory.checkpoints)
+    if state is None:
         _log.warning("%s has no checkpoint yet; the run starts from its beginning", directory.path)
         record.truncate(0)
         return
-    runner.load_state(checkpoint.load(last))
+    runner.load_state(state)
     record.truncate(runner.epochs_done)
     step = f", step {runner.progress.steps}" if runner.progress.steps else ""
     _log.info("resumed after epoch %d%s of %s", runner.epochs_done, step, directory.path)
+    before, now = state["config"]["loop"]["num_epochs"], runner.settings.num_epochs
+    if before != now:
+        how = "extended" if now > before else "cut short"
+        _log.info("loop.num_epochs: %d -> %d, the run is %s", before, now, how)
 
 
 def _prepare_torch(config: DictConfig) -> None:

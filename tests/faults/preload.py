@@ -1,0 +1,25 @@
+"""What the fork server imports once, so that a training process is there in milliseconds."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import h5py  # noqa: F401
+import hydra._internal.core_plugins.basic_launcher
+import hydra._internal.core_plugins.basic_sweeper  # noqa: F401
+import rich.live  # noqa: F401
+import torch
+import torch._dynamo
+import torch._inductor  # noqa: F401 - what an optimiser imports takes longer than a test's run
+import wandb  # noqa: F401
+
+import rmexp
+import rmexp.cli
+import rmexp.experiment
+from tests.faults import reach  # noqa: F401
+
+torch.set_num_threads(1)
+for module in pkgutil.walk_packages(rmexp.__path__, "rmexp."):
+    if module.name.startswith(("rmexp.algo.", "rmexp.nets.", "rmexp.loggers.", "rmexp.data.")):
+        importlib.import_module(module.name)
