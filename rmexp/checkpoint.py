@@ -170,6 +170,7 @@ def link(source: Path, target: Path) -> None:
         except OSError:  # a file system without hard links
             write_atomically(temporary, source.read_bytes())
         temporary.replace(target)
+        temporary.unlink(missing_ok=True)  # two names of one file: a rename left both alone
         sync_directory(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)

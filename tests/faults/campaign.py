@@ -1,4 +1,4 @@
-"""What is done to a run, and the question put afterwards: is it the run that nothing happened to?"""
+"""What is done to a run, and the question afterwards: is it the run that nothing happened to?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from rmexp import checkpoint
 from tests.command_line import TESTS, Outcome, rows, status
-from tests.faults.training import Fault, World, counted, train
+from tests.faults.training import COUNT, NONE, Fault, World, counted, train
 from tests.loggers.wandb_file import WandbFile
 
 TINY = [
@@ -69,7 +69,7 @@ class Whole:
 def whole_run(arguments: Sequence[str], folder: Path, world: World | None = None) -> Whole:
     folder.mkdir(parents=True)
     world = world or World()
-    outcome = train([*arguments, NEW], folder, world=world)
+    outcome = train([*arguments, NEW], folder, COUNT, world)
     assert outcome.code == 0, outcome.text
     return Whole(list(arguments), folder, counted(folder), world)
 
@@ -82,14 +82,14 @@ def carried_on(whole: Whole, folder: Path, faults: Sequence[Fault], tally: Tally
     folder.mkdir(parents=True)
     struck: list[Fault] = []
     for fault in faults:
-        outcome = _go_on(whole, folder, fault)
+        outcome = go_on(whole, folder, fault)
         if outcome.code == 0:
             continue
         struck.append(fault)
         assert outcome.code in _codes(fault), f"{fault}\n{outcome.text}"
         _check_stopped(folder / "run", outcome)
     tally.add(struck)
-    outcome = _go_on(whole, folder, None)
+    outcome = go_on(whole, folder, NONE)
     assert outcome.code == 0, f"{faults}\n{outcome.text}"
     try:
         same(folder / "run", whole.run)
@@ -106,25 +106,25 @@ def _codes(fault: Fault) -> tuple[int, ...]:
     return (128 + fault.signum, -fault.signum)
 
 
-def _go_on(whole: Whole, folder: Path, fault: Fault | None) -> Outcome:
+def go_on(whole: Whole, folder: Path, fault: Fault) -> Outcome:
     """Resume; a run that was stopped before it had a configuration says so and is begun anew."""
-    faulted = {} if fault is None else {"fault": fault}
-    if not (folder / "run" / "config.yaml").exists():
-        if (folder / "run").exists():
-            refused = train([AGAIN], folder, world=whole.world)
-            assert refused.code == 1, refused.text
-            assert "nothing to continue: give its command again" in refused.text
-        return train([*whole.arguments, NEW], folder, world=whole.world, **faulted)
-    return train([AGAIN], folder, world=whole.world, **faulted)
+    if (folder / "run" / "config.yaml").exists():
+        return train([AGAIN], folder, fault, whole.world)
+    if (folder / "run").exists():
+        refused = train([AGAIN], folder, world=whole.world)
+        assert refused.code == 1, refused.text
+        assert "nothing to continue: give its command again" in refused.text
+    return train([*whole.arguments, NEW], folder, fault, whole.world)
 
 
 def _check_stopped(run: Path, outcome: Outcome) -> None:
-    """Whatever came to an end here left files that are whole, or their temporary beginnings."""
+    """What came to an end here left checkpoints that are whole, and a state that is true."""
     for file in run.rglob("*.pt"):
-        checkpoint.load(file)
+        if not file.name.startswith("."):
+            checkpoint.load(file)
     if (run / "status.json").exists():
-        allowed = {"running", "finished"} if outcome.code < 0 else {"preempted"}
-        assert status(run)["state"] in allowed | {"preempted"}, outcome.text
+        asked = {"preempted"} if outcome.code > 0 else {"running", "preempted", "finished"}
+        assert status(run)["state"] in asked, outcome.text
 
 
 def same(run: Path, whole: Path) -> None:

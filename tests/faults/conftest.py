@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.campaign import Tally
+pytest.register_assert_rewrite("tests.faults.campaign")
+
+from tests.faults.campaign import Tally  # noqa: E402 - its asserts explain themselves now
 
 
 @pytest.fixture

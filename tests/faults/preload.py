@@ -11,7 +11,7 @@ import hydra._internal.core_plugins.basic_sweeper  # noqa: F401
 import rich.live  # noqa: F401
 import torch
 import torch._dynamo
-import torch._inductor  # noqa: F401 - what an optimiser imports takes longer than a test's run
+import torch._inductor  # what an optimiser imports takes longer than a test's whole run
 import wandb  # noqa: F401
 
 import rmexp

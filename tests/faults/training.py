@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from tests.command_line import GOLDEN, TESTS, Outcome
+from tests.faults import mounts
 
 PATIENCE_S = 120.0
 PACKAGE = str(TESTS.parent / "rmexp") + os.sep
@@ -37,23 +38,27 @@ _context.set_forkserver_preload(["tests.faults.preload"])
 
 @dataclass(frozen=True)
 class Fault:
-    """A signal, and the moment at which a process gets it.
+    """A signal, and the moment at which a process gets it; or a disk that is full from then on.
 
-    at: "call" number `number` of a function of rmexp (of those named `where`, if that is given);
+    at: "call" number `number` of a function of rmexp (of those named `where`, if that is given),
+            counted from the beginning of `rmexp.experiment.run`;
         "file": before its `number`-th opening, renaming, linking or removing of a run's file;
         "byte": while writing byte `number` of a file, as the kernel's limit on sizes does it;
-        "cpu": after `number` seconds of processor time, from outside.
-    times: the signal comes again at as many of the following calls.
+        "cpu": after `number` seconds of processor time, from outside;
+        "none": nothing happens; "count": nothing happens, but moments are counted.
+    times: the signal comes again at the calls that follow.
+    file_limit: no signal, but from then on no file may grow beyond this many bytes.
     """
 
-    at: Literal["call", "file", "byte", "cpu", "never"]
+    at: Literal["call", "file", "byte", "cpu", "none", "count"]
     number: float
     where: str = ""
     signum: signal.Signals = signal.SIGKILL
     times: int = 1
+    file_limit: int | None = None
 
 
-NONE = Fault("never", 0)
+NONE, COUNT = Fault("none", 0), Fault("count", 0)
 
 
 @dataclass(frozen=True)
@@ -61,35 +66,52 @@ class World:
     """What else is different for a process.
 
     simulator: rollouts happen, in `tests.faults.reach`.
-    file_limit: no file may grow beyond this many bytes; writing more fails as on a full disk.
+    mounts: a process whose file systems it sees (`tests.faults.mounts`).
     """
 
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     simulator: bool = False
-    file_limit: int | None = None
+    mounts: int | None = None
 
 
 def train(
     arguments: Sequence[str], folder: Path, fault: Fault = NONE, world: World | None = None
 ) -> Outcome:
     """The command in `folder`; a negative code names the signal that ended it."""
-    output = folder / "output.txt"
-    output.write_bytes(b"")
-    process = _start(list(arguments), folder, fault, world or World())
-    deadline = time.monotonic() + PATIENCE_S
-    while process.exitcode is None and time.monotonic() < deadline:
-        if fault.at == "cpu" and _cpu_seconds(process.pid) >= fault.number:
+    pipe = folder / "output"  # no file: those are limited or on a full disk
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    output = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    text = b""
+    try:
+        process = _start(list(arguments), folder, fault, world or World())
+        deadline = time.monotonic() + PATIENCE_S
+        while process.exitcode is None and time.monotonic() < deadline:
+            if fault.at == "cpu" and _cpu_seconds(process.pid) >= fault.number:
+                process.kill()
+            process.join(0.001 if fault.at == "cpu" else 0.1)
+            text += _available(output)
+        if process.exitcode is None:
             process.kill()
-        process.join(0.001 if fault.at == "cpu" else 0.1)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        raise AssertionError(f"{fault}: hangs\n{output.read_text()}")
-    return Outcome(process.exitcode, output.read_text(), "")
+            process.join()
+            raise AssertionError(f"{fault}: hangs\n{text.decode()}")
+        return Outcome(process.exitcode, (text + _available(output)).decode(), "")
+    finally:
+        os.close(output)
+
+
+def _available(pipe: int) -> bytes:
+    text = b""
+    try:
+        while block := os.read(pipe, 1 << 16):
+            text += block
+    except BlockingIOError:
+        pass
+    return text
 
 
 def counted(folder: Path) -> dict[str, Any]:
-    """What the process that ran last in `folder`, to its end, went through, by `Fault.at`."""
+    """How many moments of each kind the process had that ran last in `folder`, with `COUNT`."""
     return json.loads((folder / "counts.json").read_text())
 
 
@@ -118,14 +140,14 @@ def _cpu_seconds(pid: int | None) -> float:
 
 
 def _main(arguments: list[str], folder: Path, fault: Fault, world: World) -> None:
-    os.chdir(folder)
     os.environ.update({**_ENVIRONMENT, **world.environment})
-    output = os.open("output.txt", os.O_WRONLY | os.O_APPEND)
+    output = os.open(folder / "output", os.O_WRONLY)
     os.dup2(output, 1)
     os.dup2(output, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["rmexp", *arguments]
     _enter(world)
+    os.chdir(folder)
     counts = _arm(fault)
 
     from rmexp.cli import main
@@ -133,9 +155,9 @@ def _main(arguments: list[str], folder: Path, fault: Fault, world: World) -> Non
     try:
         main()
     finally:
-        sys.settrace(None)
         atexit._run_exitfuncs()  # pyright: ignore[reportAttributeAccessIssue]
-        Path("counts.json").write_text(json.dumps({**counts, "cpu": time.process_time()}))
+        if fault == COUNT:
+            Path("counts.json").write_text(json.dumps({**counts, "cpu": time.process_time()}))
 
 
 def _enter(world: World) -> None:
@@ -145,15 +167,26 @@ def _enter(world: World) -> None:
 
         rollouts.make_environment = reach.make
         rollouts.simulator_missing = reach.is_there
-    if world.file_limit is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (world.file_limit, resource.RLIM_INFINITY))
+    if world.mounts is not None:
+        mounts.enter(world.mounts)
 
 
 def _arm(fault: Fault) -> dict[str, int]:
     counts = {"call": 0, "file": 0}
-    if fault.at in ("call", "cpu", "never"):
-        sys.settrace(_at_calls(fault, counts))
-    if fault.at in ("file", "never"):
+    if fault.at in ("call", "count"):
+        from rmexp import experiment
+
+        run = experiment.run
+
+        def traced(*arguments: Any, **options: Any) -> float | None:
+            sys.settrace(_at_calls(fault, counts))
+            try:
+                return run(*arguments, **options)
+            finally:
+                sys.settrace(None)
+
+        experiment.run = traced
+    if fault.at in ("file", "count"):
         sys.addaudithook(_at_files(fault, counts))
     if fault.at == "byte":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -162,19 +195,25 @@ def _arm(fault: Fault) -> dict[str, int]:
     return counts
 
 
-def _strike(fault: Fault, count: int) -> None:
-    if fault.at in ("call", "file") and fault.number <= count < fault.number + fault.times:
+def _strike(fault: Fault) -> None:
+    if fault.file_limit is None:
         os.kill(os.getpid(), fault.signum)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault.file_limit, resource.RLIM_INFINITY))
 
 
 def _at_calls(fault: Fault, counts: dict[str, int]) -> Callable[[FrameType, str, Any], None]:
+    times = 0
+
     def hook(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal times
         code = frame.f_code
         if not code.co_filename.startswith(PACKAGE):
             return
-        if fault.where in ("", code.co_qualname):
-            counts["call"] += 1
-            _strike(fault, counts["call"])
+        counts["call"] += fault.where in ("", code.co_qualname)
+        if fault.at == "call" and counts["call"] >= fault.number and times < fault.times:
+            times += 1
+            _strike(fault)
 
     return hook
 
@@ -189,6 +228,7 @@ def _at_files(fault: Fault, counts: dict[str, int]) -> Callable[[str, tuple[Any,
         writes = event == "open" and isinstance(details[2], int) and details[2] & os.O_ACCMODE
         if (writes or event in _CHANGES) and run in os.path.abspath(str(details[0])):  # noqa: PTH100
             counts["file"] += 1
-            _strike(fault, counts["file"])
+            if fault.at == "file" and counts["file"] >= fault.number:
+                _strike(fault)
 
     return hook
