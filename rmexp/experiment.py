@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from rmexp import build, checkpoint, provenance
 from rmexp.algo.base import Spec
 from rmexp.data.dataset import Dataset
-from rmexp.errors import ConfigError
+from rmexp.errors import CheckpointError, ConfigError
 from rmexp.interrupt import Interrupt, Interrupted
 from rmexp.loggers.base import LoggerGroup, RunInfo
 from rmexp.loggers.console import ConsoleLogger
@@ -75,7 +75,10 @@ def run(
             state = (directory.status() or {}).get("state")
             if state == "running" or not directory.holds_a_run():
                 text = f"{type(error).__name__}: {error}"
-                directory.write_status("failed", config, error=text, group=group)
+                try:
+                    directory.write_status("failed", config, error=text, group=group)
+                except CheckpointError as second:  # the same full disk; the first error matters
+                    _log.debug("%s", second)
             raise
         directory.write_status("finished", config, objective=objective, group=group)
     return objective

@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 @pytest.fixture
 def folder(whole: Whole, tmp_path: Path) -> Path:
     """A copy of the whole run, as if it had been stopped after its last save."""
-    shutil.copytree(whole.folder, tmp_path / "copy")
+    shutil.copytree(whole.run, tmp_path / "copy" / "run")
     return tmp_path / "copy"
 
 
