@@ -19,6 +19,7 @@ from rmexp.atomic import write_atomically
 from rmexp.loggers.base import Logger, RunInfo
 from rmexp.loggers.report import path_for_shell
 from rmexp.loggers.wandb_environment import INHERITED_SERVICE, WandbEnvironment
+from rmexp.loggers.wandb_sent import sent
 
 if TYPE_CHECKING:
     import wandb
@@ -78,6 +79,9 @@ class WandbLogger(Logger):
         self._run.define_metric("*", step_metric="epoch")
         for pattern in _BY_GLOBAL_STEP:
             self._run.define_metric(pattern, step_metric="global_step")
+
+    def shown(self) -> set[tuple[int, str]] | None:
+        return None if self._run is None else sent(self._run_dir)
 
     def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None:
         for key in row.keys() - self._with_extremes:

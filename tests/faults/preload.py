@@ -8,11 +8,11 @@ import pkgutil
 import h5py  # noqa: F401
 import hydra._internal.core_plugins.basic_launcher
 import hydra._internal.core_plugins.basic_sweeper  # noqa: F401
+import pydantic  # noqa: F401 - W&B wants it; W&B itself has files of each process's own
 import rich.live  # noqa: F401
 import torch
 import torch._dynamo
 import torch._inductor  # what an optimiser imports takes longer than a test's whole run
-import wandb  # noqa: F401
 
 import rmexp
 import rmexp.cli
