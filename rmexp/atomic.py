@@ -8,7 +8,7 @@ from pathlib import Path
 from rmexp.errors import CheckpointError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader, or a crash, sees the old bytes or the new, nothing between.
 
     Raises:

@@ -1,25 +1,38 @@
 """One file holds all that a run needs to go on, and reading it executes nothing.
 
 Written as temporary + fsync + rename; read with `weights_only=True`, so a checkpoint from anywhere
-is tensors and plain values, never code.
+is tensors and plain values, never code. Its last bytes are a seal: the sha256 of all bytes before,
+as the comment of the zip archive that torch writes, so that it stays a plain file of torch's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import logging
 import os
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from rmexp.atomic import sync_directory, unwritable, write_atomically
 from rmexp.errors import CheckpointError
 
-FORMAT = 1
+_log = logging.getLogger(__name__)
+
+FORMAT = 2
+READABLE = (1, 2)  # 1 had no seal
+_MARK = b"rmexp sha256 "
+_DIGITS = 64
+_SEAL_BYTES = len(_MARK) + _DIGITS
+
+
+class DamagedError(CheckpointError):
+    """The bytes are not those that were written."""
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -28,9 +41,22 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the disk is full or the directory not writable; the old file is intact.
     """
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, buffer)
-    write_atomically(path, buffer.getvalue())
+    archive = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, archive)
+    _seal(archive)
+    write_atomically(path, archive.getbuffer())
+
+
+def save_last(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write `last.pt`; the one before it stays as `previous.pt`, should the new one get damaged.
+
+    Raises:
+        CheckpointError: as `save`.
+    """
+    last = folder / "last.pt"
+    if last.exists():
+        link(last, folder / "previous.pt")
+    save(last, content)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -40,9 +66,9 @@ def load(path: Path) -> dict[str, Any]:
         CheckpointError: missing, damaged, not one of ours, or holding more than plain data.
     """
     try:
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise CheckpointError(f"{path}: damaged or not a checkpoint: no archive inside")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            sealed = _is_sealed(path, file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         near = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
         there = f"; {path.parent} holds {', '.join(near)}" if near else ""
@@ -52,16 +78,86 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: refused: it is damaged or holds objects other than tensors and plain values, "
             "and loading those could execute code"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path}: damaged or not a checkpoint: {reason}") from error
+        raise DamagedError(f"{path}: damaged or not a checkpoint: {reason}") from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path}: not an rmexp checkpoint (it has no format version)")
-    if content["format"] != FORMAT:
+    if content["format"] not in READABLE:
         raise CheckpointError(
             f"{path}: format {content['format']}, this version of rmexp reads {FORMAT}"
         )
+    if content["format"] >= 2 and not sealed:
+        raise DamagedError(f"{path}: damaged: its checksum is missing")
     return content
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """The newest state that is whole: `last.pt`, else the one before it; None: nothing was saved.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none to go on from.
+    """
+    last, previous = folder / "last.pt", folder / "previous.pt"
+    if not any(folder.glob("*.pt")):
+        return None
+    try:
+        return load(last)
+    except CheckpointError as error:
+        if last.exists() and not isinstance(error, DamagedError):
+            raise
+        try:
+            content = load(previous)
+        except CheckpointError as second:
+            raise CheckpointError(f"{error}\n{_other_ways(folder)}") from second
+        _log.warning("%s\nGoing on from the checkpoint before it, %s", error, previous.name)
+        link(previous, last)  # else the next save would make the damaged file the previous one
+        return content
+
+
+def _other_ways(folder: Path) -> str:
+    others = [p for p in sorted(folder.glob("*.pt")) if p.stem not in ("last", "previous")]
+    if not others:
+        return "There is no other checkpoint here; start a new run"
+    names = ", ".join(path.name for path in others)
+    return (
+        f"To go on from an earlier checkpoint ({names}), copy it to its place and resume again:\n"
+        f"  cp {others[-1]} {folder / 'last.pt'}"
+    )
+
+
+def _seal(archive: io.BytesIO) -> None:
+    """Append the mark and the digest; the two bytes before are the length of a zip's comment."""
+    archive.seek(-2, os.SEEK_END)
+    archive.write(_SEAL_BYTES.to_bytes(2, "little") + _MARK)
+    digest = hashlib.sha256(archive.getbuffer()).hexdigest()
+    archive.write(digest.encode())
+
+
+def _is_sealed(path: Path, file: BinaryIO) -> bool:
+    """Whether the file has a seal; raises DamagedError when the seal is not that of its bytes.
+
+    The file is left at its beginning.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if not zipfile.is_zipfile(file):
+        raise DamagedError(f"{path}: damaged or not a checkpoint: no archive inside")
+    file.seek(max(0, size - _SEAL_BYTES))
+    seal = file.read()
+    file.seek(0)
+    if not seal.startswith(_MARK):
+        return False
+    digest = hashlib.sha256()
+    left = size - _DIGITS
+    while left and (block := file.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    if digest.hexdigest().encode() != seal[-_DIGITS:]:
+        raise DamagedError(f"{path}: damaged: its checksum does not fit its bytes")
+    file.seek(0)
+    return True
 
 
 def link(source: Path, target: Path) -> None:
@@ -74,6 +170,7 @@ def link(source: Path, target: Path) -> None:
         except OSError:  # a file system without hard links
             write_atomically(temporary, source.read_bytes())
         temporary.replace(target)
+        temporary.unlink(missing_ok=True)  # two names of one file: a rename left both alone
         sync_directory(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from rmexp import build, checkpoint, provenance
 from rmexp.algo.base import Spec
 from rmexp.data.dataset import Dataset
 from rmexp.determinism import prepare_torch
+from rmexp.errors import CheckpointError
 from rmexp.interrupt import Interrupt, Interrupted
 from rmexp.loggers.base import LoggerGroup, RunInfo
 from rmexp.loggers.console import ConsoleLogger
@@ -73,7 +74,10 @@ def run(
             state = (directory.status() or {}).get("state")
             if state == "running" or not directory.holds_a_run():
                 text = f"{type(error).__name__}: {error}"
-                directory.write_status("failed", config, error=text, group=group)
+                try:
+                    directory.write_status("failed", config, error=text, group=group)
+                except CheckpointError as second:  # the same full disk; the first error matters
+                    _log.debug("%s", second)
             raise
         directory.write_status("finished", config, objective=objective, group=group)
     return objective
@@ -218,15 +222,19 @@ def _build_runner(
 
 
 def _load_last(runner: Runner, directory: RunDirectory, record: JsonlRecord) -> None:
-    last = directory.checkpoints / "last.pt"
-    if not last.exists():
+    state = checkpoint.load_last(directory.checkpoints)
+    if state is None:
         _log.warning("%s has no checkpoint yet; the run starts from its beginning", directory.path)
         record.truncate(0)
         return
-    runner.load_state(checkpoint.load(last))
+    runner.load_state(state)
     record.truncate(runner.epochs_done)
     step = f", step {runner.progress.steps}" if runner.progress.steps else ""
     _log.info("resumed after epoch %d%s of %s", runner.epochs_done, step, directory.path)
+    before, now = state["config"]["loop"]["num_epochs"], runner.settings.num_epochs
+    if before != now:
+        how = "extended" if now > before else "cut short"
+        _log.info("loop.num_epochs: %d -> %d, the run is %s", before, now, how)
 
 
 def _objective(config: DictConfig, summary: dict[str, float | str]) -> float | None:

@@ -2,8 +2,9 @@
 
 config.yaml       the resolved configuration        metrics.jsonl   one row an epoch
 overrides.yaml    what was typed                    rmexp.log       what was said
-provenance.json   code, packages, machine, data     checkpoints/    last.pt, best.pt, epoch_*.pt
-status.json       how the run stands                videos/         rollouts
+provenance.json   code, packages, machine, data     checkpoints/    last.pt, previous.pt, best.pt,
+status.json       how the run stands                                epoch_*.pt
+.lock             who runs here                     videos/         rollouts
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Generator
@@ -22,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rmexp.atomic import unwritable, write_atomically
 from rmexp.errors import CheckpointError, ConfigError, RunInUseError
+
+_log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed", "preempted"]
 
@@ -57,23 +61,26 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.jsonl"
 
     def create(self, config: DictConfig, overrides: list[str]) -> None:
-        """Write what describes a new run.
+        """Write what describes a new run; the configuration comes last and makes it one.
 
         Raises:
-            ConfigError: there is a run in this directory already.
+            ConfigError: there is a run in this directory already; lists how it differs.
             CheckpointError: the directory cannot be written.
         """
         if self.holds_a_run():
+            before = saved_config(self.path) if self.config_file.exists() else config
+            differences = "".join(f"  {line}\n" for line in changes(before, config))
             raise ConfigError(
-                f"{self.path}: there is a run here already; continue it with resume={self.path}, "
-                "or give the new one another hydra.run.dir"
+                f"{self.path}: there is a run here already"
+                + (f", with another configuration:\n{differences}" if differences else "; ")
+                + f"continue it with resume={self.path}, or give the new one another hydra.run.dir"
             )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.checkpoints, error) from error
-        self.write_config(config)
         write_atomically(self.overrides_file, OmegaConf.to_yaml(overrides).encode())
+        self.write_config(config)
 
     def holds_a_run(self) -> bool:
         """Whether something is here that must not be overwritten."""
@@ -97,16 +104,29 @@ class RunDirectory:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 file.seek(0)
                 raise RunInUseError(
                     f"{self.path}: another process is running here ({file.read().strip()}); "
                     "wait for it, or stop it with SIGTERM and resume"
                 ) from error
+            except OSError as error:  # a file system that knows no locks
+                _log.warning(
+                    "%s: cannot be locked (%s); take care that only one process runs here",
+                    self.path,
+                    error.strerror,
+                )
             file.truncate(0)
             file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
             file.flush()
+            self._clear()
             yield
+
+    def _clear(self) -> None:
+        """Delete what a killed process had begun to write; nobody else writes here now."""
+        for folder in (self.path, self.checkpoints, self.videos):
+            for torn in folder.glob(".*.tmp*"):
+                torn.unlink()
 
     def status(self) -> dict[str, Any] | None:
         """The last status written, or None."""
@@ -165,8 +185,9 @@ def saved_config(path: Path) -> DictConfig:
         config = OmegaConf.load(directory.config_file)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"resume={path}: there is no run here (no {directory.config_file.name}); "
-            "give the directory that holds config.yaml and checkpoints/"
+            f"resume={path}: there is no run here (no {directory.config_file.name}); give the "
+            "directory that holds config.yaml and checkpoints/. A run that was stopped before it "
+            "had written that file has nothing to continue: give its command again"
         ) from error
     except Exception as error:  # any parser's complaint about a damaged file
         raise CheckpointError(f"{directory.config_file}: cannot be read: {error}") from error
@@ -199,18 +220,22 @@ def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictCo
         wanted = wanted.copy()
         OmegaConf.update(wanted, "logging", composed.logging, merge=False)
     wanted = with_absolute_paths(wanted)
-    before, after = (flatten(OmegaConf.to_container(c)) for c in (saved, wanted))
-    refused = [
-        f"  {key}: {before.get(key)!r} -> {after.get(key)!r}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(CHANGEABLE)
-    ]
-    if refused:
+    if refused := changes(saved, wanted):
         raise ConfigError(
             f"resume={path}: a resumed run keeps its configuration; start a new run for\n"
-            + "\n".join(refused)
+            + "\n".join(f"  {line}" for line in refused)
         )
     return wanted
+
+
+def changes(before: DictConfig, after: DictConfig) -> list[str]:
+    """`key: old -> new` for each difference that makes `after` another run than `before`."""
+    old, new = (flatten(OmegaConf.to_container(c, resolve=True)) for c in (before, after))
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(CHANGEABLE)
+    ]
 
 
 def flatten(node: Any, key: str = "") -> dict[str, Any]:

@@ -169,12 +169,7 @@ class Runner:
         is_last = epoch == self.settings.num_epochs
         if is_best or is_named or is_last or due(self.settings.save_last_every, epoch):
             self.save()
-            last = self.directory.checkpoints / "last.pt"
-            if is_best:
-                checkpoint.link(last, self.directory.checkpoints / "best.pt")
-            if is_named:
-                checkpoint.link(last, self.directory.checkpoints / f"epoch_{epoch:06d}.pt")
-                checkpoint.prune(self.directory.checkpoints, self.settings.keep)
+            self._name_last()
         self.save_seconds = time.perf_counter() - began
 
     def conclude(self) -> Row:
@@ -229,10 +224,8 @@ class Runner:
         self.progress.load_state_dict(state["progress"])
         self.selection.load_state_dict(state["selection"])
         self.results = dict(state["results"])
-        if self.selection.best.get("epoch") == self.epochs_done and not self.progress.steps:
-            # A crash may have come between this checkpoint and its second name.
-            folder = self.directory.checkpoints
-            checkpoint.link(folder / "last.pt", folder / "best.pt")
+        if self.epochs_done and not self.progress.steps:
+            self._name_last()  # a crash may have come before that
 
     def save(self) -> None:
         """Write `last.pt`.
@@ -245,7 +238,16 @@ class Runner:
         state = self.state()
         trained = {name: state["algo"][name] for name in ("nets", "optimizers")}
         require_finite_state(trained, f"after epoch {self.epochs_done}, step {self.global_step}")
-        checkpoint.save(self.directory.checkpoints / "last.pt", state)
+        checkpoint.save_last(self.directory.checkpoints, state)
+
+    def _name_last(self) -> None:
+        """Give `last.pt`, saved at the end of an epoch, the names that this epoch has earned."""
+        folder, epoch = self.directory.checkpoints, self.epochs_done
+        if self.selection.best.get("epoch") == epoch:
+            checkpoint.link(folder / "last.pt", folder / "best.pt")
+        if due(self.settings.save_every, epoch):
+            checkpoint.link(folder / "last.pt", folder / f"epoch_{epoch:06d}.pt")
+            checkpoint.prune(folder, self.settings.keep)
 
     @contextmanager
     def _best_weights(self) -> Generator[None]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,29 @@ SHARED = REPOSITORY.parent / "shared"
 torch.set_num_threads(1)
 if not os.environ.get("DISPLAY"):  # mujoco chooses when it is first imported, whoever does that
     os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults",
+        choices=("ci", "long"),
+        default="ci",
+        help="how much tests/faults tries to break: what every commit sees, or many times that",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the fault tests of all workers did, in a line."""
+    properties = [
+        dict(report.user_properties)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+    ]
+    kills, resumed = (sum(p.get(name, 0) for p in properties) for name in ("kills", "resumed"))
+    if kills:
+        line = f"{kills} kills, {resumed} resumed, {kills - resumed} lost"
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

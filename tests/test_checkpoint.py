@@ -93,7 +93,9 @@ def test_a_second_name_follows_no_later_save(tmp_path: Path) -> None:
     checkpoint.save(last, {"epoch": 2})
     assert checkpoint.load(best)["epoch"] == 1
     checkpoint.link(last, best)
+    checkpoint.link(last, best)
     assert checkpoint.load(best)["epoch"] == 2
+    assert {p.name for p in tmp_path.iterdir()} == {"last.pt", "best.pt"}
 
 
 @pytest.mark.parametrize(("keep", "left"), [(2, ["epoch_000003.pt", "epoch_000004.pt"]), (9, 4)])

@@ -54,7 +54,11 @@ def test_a_run_and_its_directory(run: Run, tmp_path: Path) -> None:
     (facts,) = json.loads((directory / "provenance.json").read_text())["starts"]
     assert facts["packages"]["torch"] == torch.__version__
     assert len(facts["dataset_sha256"]) == 64
-    assert {p.name for p in (directory / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert {p.name for p in (directory / "checkpoints").iterdir()} == {
+        "last.pt",
+        "previous.pt",
+        "best.pt",
+    }
     (first, second) = rows(directory)
     assert (first["epoch"], first["global_step"], second["global_step"]) == (1, 3, 6)
     assert first.keys() >= {"train/loss", "valid/loss", "optimizer/actor_lr"}
@@ -95,7 +99,7 @@ def test_a_run_is_extended_as_if_it_had_been_longer(run: Run, tmp_path: Path) ->
 def test_named_checkpoints_are_kept_by_count(run: Run, tmp_path: Path) -> None:
     assert run("hydra.run.dir=a", "loop.num_epochs=5", "loop.save_every=1", "loop.keep=2").code == 0
     names = sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir())
-    assert names == ["best.pt", "epoch_000004.pt", "epoch_000005.pt", "last.pt"]
+    assert names == ["best.pt", "epoch_000004.pt", "epoch_000005.pt", "last.pt", "previous.pt"]
 
 
 def test_a_sweep_survives_a_failing_job(run: Run, tmp_path: Path) -> None:

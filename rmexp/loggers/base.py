@@ -39,6 +39,14 @@ class Logger(ABC):
     @abstractmethod
     def start(self, info: RunInfo) -> None: ...
 
+    def shown(self) -> set[tuple[int, str]] | None:
+        """(epoch, key) that earlier processes of this run have shown; None: nobody knows.
+
+        Asked after `start`, when a run is resumed: what stands here is not shown again, and the
+        record's later epochs, which a kill may have kept from this view, are.
+        """
+        return None
+
     @abstractmethod
     def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None: ...
 
@@ -73,6 +81,8 @@ class Record(Protocol):
 
     def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None: ...
 
+    def rows(self) -> list[dict[str, float]]: ...
+
     def close(self) -> None: ...
 
 
@@ -88,21 +98,24 @@ class LoggerGroup:
         self._record = record
         self._views = list(views)
         self._off: set[int] = set()
+        self._shown: dict[int, set[tuple[int, str]]] = {}
 
     def start(self, info: RunInfo) -> None:
         with self._timed():
             self._show("start", lambda view: view.start(info))
+            if info.resumed:
+                self._show("catching up", self._catch_up)
 
     def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None:
         """Write the row to the record (its errors propagate), then show it."""
         with self._timed():
             self._record.log(row, epoch=epoch, global_step=global_step)
-            self._show("log", lambda view: view.log(row, epoch=epoch, global_step=global_step))
+            self._show("log", lambda view: self._log(view, row, epoch, global_step))
 
     def log_video(self, key: str, path: Path, *, epoch: int, global_step: int) -> None:
         at = {"epoch": epoch, "global_step": global_step}
         with self._timed():
-            self._show("log_video", lambda view: view.log_video(key, path, **at))
+            self._show("log_video", lambda view: view.log_video(key, path, **at), (epoch, key))
 
     def log_curve(
         self,
@@ -117,7 +130,11 @@ class LoggerGroup:
     ) -> None:
         at = {"epoch": epoch, "global_step": global_step}
         with self._timed():
-            self._show("log_curve", lambda view: view.log_curve(key, xs, ys, lows, highs, **at))
+            self._show(
+                "log_curve",
+                lambda view: view.log_curve(key, xs, ys, lows, highs, **at),
+                (epoch, f"{key}_table"),
+            )
 
     def finish(self, summary: Mapping[str, float | str], exit_code: int) -> None:
         """Close every view, the broken ones too, last view first; then close the record.
@@ -143,9 +160,30 @@ class LoggerGroup:
         finally:
             self.seconds += time.perf_counter() - began
 
-    def _show(self, what: str, call: Callable[[Logger], None]) -> None:
+    def _catch_up(self, view: Logger) -> None:
+        """Show the epochs of the record that an earlier process did not get to show."""
+        shown = view.shown()
+        if shown is None:
+            return
+        self._shown[id(view)] = shown
+        last = max((epoch for epoch, _ in shown), default=0)
+        for row in self._record.rows():
+            if row["epoch"] >= last:
+                self._log(view, row, int(row["epoch"]), int(row["global_step"]))
+
+    def _log(self, view: Logger, row: Mapping[str, float], epoch: int, global_step: int) -> None:
+        shown = self._shown.get(id(view), set())
+        new = {key: value for key, value in row.items() if (epoch, key) not in shown}
+        if new.keys() - {"epoch", "global_step"}:
+            view.log(new, epoch=epoch, global_step=global_step)
+            shown |= {(epoch, key) for key in new}
+
+    def _show(
+        self, what: str, call: Callable[[Logger], None], key: tuple[int, str] | None = None
+    ) -> None:
+        """Make the call on each view that is on and has not shown this `key` before."""
         for view in self._views:
-            if id(view) not in self._off:
+            if id(view) not in self._off and key not in self._shown.get(id(view), ()):
                 self._guard(view, what, call)
 
     def _guard(self, view: Logger, what: str, call: Callable[[Logger], None]) -> None:

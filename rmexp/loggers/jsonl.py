@@ -72,6 +72,10 @@ class JsonlRecord:
             write_atomically(self.path, b"".join(kept))
         return len(rows) - len(kept)
 
+    def rows(self) -> list[dict[str, float]]:
+        """What the file holds now."""
+        return self.read(self.path) if self.path.exists() else []
+
     def close(self) -> None:
         """Make the last rows durable; may be called twice."""
         if self._fd is None:

@@ -20,6 +20,7 @@ from rmexp.loggers.base import Logger, RunInfo
 from rmexp.loggers.call_queue import CallQueue
 from rmexp.loggers.report import path_for_shell
 from rmexp.loggers.wandb_environment import WandbEnvironment
+from rmexp.loggers.wandb_sent import sent
 from rmexp.loggers.wandb_service import (
     PATIENCE_S,
     accepted_settings,
@@ -90,6 +91,9 @@ class WandbLogger(Logger):
         for pattern in _BY_GLOBAL_STEP:
             self._run.define_metric(pattern, step_metric="global_step")
         self._calls = CallQueue("wandb rows", _ROOM)
+
+    def shown(self) -> set[tuple[int, str]] | None:
+        return None if self._run is None else sent(self._run_dir)
 
     def log(self, row: Mapping[str, float], *, epoch: int, global_step: int) -> None:
         at = {"epoch": epoch, "global_step": global_step}
