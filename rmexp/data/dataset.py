@@ -23,7 +23,7 @@ from rmexp.data.images import ImageSet
 from rmexp.data.inventory import Inventory, take_inventory
 from rmexp.data.loader import Loader, Order, in_order, shuffled, weighted
 from rmexp.data.normalize import Stats, action_stats, normalize_, obs_stats
-from rmexp.data.placement import Placement, free_memory, full_device, resolve
+from rmexp.data.placement import Placement, described, free_memory, full_device, resolve
 from rmexp.data.settings import check_settings
 from rmexp.data.splits import split_demos
 from rmexp.data.successors import describe, followed, usable_lengths
@@ -152,18 +152,12 @@ class Dataset:
             f"({self._splits[0].how}), {table.num_rows:,} frames, {len(self._train):,} train "
             f"windows of {self._spec.length}\n"
             f"obs: {shapes}; actions: {self.ac_dim}; {self._num_bytes / 2**20:,.1f} MiB "
-            f"in {self._place_name()}"
+            f"in {described(self._placed, bool(self._inventory.images))}"
         )
 
     @property
     def _num_bytes(self) -> int:
         return self._block.num_bytes + self._images.num_bytes
-
-    def _place_name(self) -> str:
-        if self._placed == "device":
-            return "device memory"
-        mapped = self._placed == "mmap" and self._inventory.images
-        return "ram, images mapped from file" if mapped else "ram"
 
     def _read(
         self,

@@ -59,3 +59,10 @@ def _meminfo_available() -> int:
 def _number(path: Path) -> int | None:
     text = path.read_text().strip() if path.exists() else ""
     return int(text) if text.isdecimal() else None
+
+
+def described(placed: str, has_images: bool) -> str:
+    """Where the data lie, in words."""
+    if placed == "device":
+        return "device memory"
+    return "ram, images mapped from file" if placed == "mmap" and has_images else "ram"
