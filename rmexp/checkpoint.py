@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rmexp import archive
 from rmexp.atomic import sync_directory, unwritable, write_atomically
 from rmexp.errors import CheckpointError
 
@@ -40,9 +40,7 @@ def load(path: Path) -> dict[str, Any]:
         CheckpointError: missing, damaged, not one of ours, or holding more than plain data.
     """
     try:
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise CheckpointError(f"{path}: damaged or not a checkpoint: no archive inside")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = archive.load(path)
     except FileNotFoundError as error:
         near = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
         there = f"; {path.parent} holds {', '.join(near)}" if near else ""
@@ -52,7 +50,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: refused: it is damaged or holds objects other than tensors and plain values, "
             "and loading those could execute code"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except OSError as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{path}: damaged or not a checkpoint: {reason}") from error
     if not isinstance(content, dict) or "format" not in content:

@@ -111,10 +111,11 @@ def _filters(plist: Any) -> list[int]:
 def _is_unpacked_here(node: Any, spec: ArraySpec, plist: Any) -> bool:
     """Whether what is unpacked for the check is already the array: with gzip, the usual case."""
     filters = _filters(plist)
-    shuffled = [plist.get_filter(i)[2][0] for i, n in enumerate(filters) if n == SHUFFLE]
+    settings = [plist.get_filter(i)[2] for i in range(len(filters))]
     return (
         filters in ([DEFLATE], [SHUFFLE, DEFLATE])
-        and all(size == spec.dtype.itemsize for size in shuffled)
+        and all(len(numbers) == 1 for numbers in settings)
+        and (len(filters) == 1 or settings[0][0] == spec.dtype.itemsize)
         and node.get_type().equal(h5t.py_create(spec.dtype))
     )
 

@@ -151,7 +151,7 @@ def _remove(file: Any, draw: random.Random) -> None:
 def _add(file: Any, draw: random.Random) -> None:
     parent = _any_path(file, draw, h5py.Group)
     name = draw.choice(("actions", "obs", "extra", "demo_9", "demo9", "mask", "a b", "\u00e9", "0"))
-    if parent in file and name not in file[parent]:
+    if isinstance(file.get(parent), h5py.Group) and name not in file[parent]:
         if draw.random() < 0.4:
             file[parent].create_group(name)
         else:

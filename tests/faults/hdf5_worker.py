@@ -47,7 +47,10 @@ def open_and_read(path: Path, **settings: Any) -> dict[str, Any]:
     except BaseException:
         return {"ended": "traceback", "said": traceback.format_exc()}
     answer(loaded=True)
-    return {"ended": "loaded", "said": difference(path, dataset, batches)}
+    try:
+        return {"ended": "loaded", "said": difference(path, dataset, batches)}
+    except (OSError, RuntimeError, LookupError, ValueError) as error:
+        return {"ended": "loaded", "said": f"h5py does not read it: {error}"}
 
 
 def difference(path: Path, dataset: Dataset, batches: list[dict[str, Any]]) -> str:
@@ -89,7 +92,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
     with tempfile.TemporaryDirectory() as folder:
         for line in map(str.strip, sys.stdin):
-            path, kind, settings = Path(line), "attack", {}
+            path, kind, settings = Path(line), "attack", dict[str, Any]()
             if line.isdigit():
                 path, settings = Path(folder) / f"{line}.hdf5", settings_of(int(line))
                 kind, data = mutant(int(line))
