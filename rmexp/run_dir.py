@@ -24,7 +24,7 @@ from omegaconf._utils import get_yaml_loader  # numbers as in every other config
 
 from rmexp.atomic import unwritable, write_atomically
 from rmexp.errors import CheckpointError, ConfigError
-from rmexp.trust import targets, trusted_config
+from rmexp.trust import shipped_targets, targets, trusted_config
 
 State = Literal["running", "finished", "failed", "preempted"]
 
@@ -196,7 +196,8 @@ def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictCo
             shipped ones are, those in `composed`, and what it lists as `trust`.
         ConfigError: a change would make it another run; lists old and new values.
     """
-    trust = {*composed.trust, *targets(OmegaConf.to_container(composed, resolve=True))}
+    own = targets(OmegaConf.to_container(composed, resolve=True)) - shipped_targets("")
+    trust = {*composed.trust, *own}
     saved = trusted_config(saved_config(path), trust, str(RunDirectory(path).config_file))
     keys = [word.lstrip("+~").partition("=")[0] for word in typed]
     keys = [key for key in keys if key not in ("resume", "logging")]

@@ -25,7 +25,7 @@ MAX_DEPTH = 40
 
 @cache
 def shipped_targets(group: str) -> frozenset[str]:
-    """Every `_target_` that the shipped configurations of a group name."""
+    """Every `_target_` that the shipped configurations of a group name; all of them for ""."""
     found: set[str] = set()
     for file in sorted((config_dir() / group).rglob("*.yaml")):
         found |= targets(OmegaConf.to_container(OmegaConf.load(file), resolve=False))

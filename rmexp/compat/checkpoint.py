@@ -25,7 +25,7 @@ from rmexp.compat.diffusion import unet_sizes
 from rmexp.compat.experiment import obs_keys
 from rmexp.compat.robomimic import load_robomimic_nets
 from rmexp.compat.translate import algorithm, total_steps
-from rmexp.errors import CheckpointError
+from rmexp.errors import CheckpointError, RmexpError
 
 NEEDED = ("model", "config", "algo_name", "env_metadata", "shape_metadata")
 
@@ -62,6 +62,18 @@ def imported(content: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: its configuration has something that rmexp has not.
         CheckpointError: its weights do not fit its configuration.
     """
+    try:
+        return _imported(content)
+    except RmexpError:
+        raise
+    except Exception as error:  # of every kind: its parts are not what they are called
+        raise CheckpointError(
+            f"its parts do not fit together ({type(error).__name__}: {error}); give the file as "
+            "robomimic wrote it"
+        ) from error
+
+
+def _imported(content: Mapping[str, Any]) -> dict[str, Any]:
     reference = json.loads(content["config"])
     train, arrays = reference["train"], content["model"].get("nets", content["model"])
     algo_config = reference["algo"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.command_line import TESTS
 
-SECONDS = 5.0
+SECONDS = 10.0
 """After that long a file hangs."""
 
 

@@ -99,9 +99,9 @@ def main() -> None:
                 path.write_bytes(data)
             answer(began=kind)
             peak_bytes()
-            before, start = peak_bytes(), time.perf_counter()
+            before, start = peak_bytes(), time.process_time()
             result = open_and_read(path, **settings)
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             answer(**result, seconds=seconds, bytes=peak_bytes() - before)
             if line.isdigit():
                 path.unlink()
