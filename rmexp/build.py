@@ -6,21 +6,19 @@ cannot be built.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import cache
+from collections.abc import Mapping
 from math import prod
 from typing import Any, cast
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from rmexp.algo.base import Algo, Spec
 from rmexp.check import check
-from rmexp.config import config_dir
 from rmexp.data.dataset import Dataset
-from rmexp.errors import CheckpointError, ConfigError, RmexpError
+from rmexp.errors import ConfigError, RmexpError
 from rmexp.loggers.base import Logger
 from rmexp.loop_settings import LoopSettings
 from rmexp.rollout.rollouts import Rollouts
@@ -99,33 +97,6 @@ def network_shapes(obs_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple
     }
 
 
-@cache
-def shipped_targets() -> frozenset[str]:
-    """Every `_target_` that the shipped configurations name."""
-    found: set[str] = set()
-    for file in sorted(config_dir().rglob("*.yaml")):
-        _collect_targets(OmegaConf.to_container(OmegaConf.load(file), resolve=False), found)
-    return frozenset(found)
-
-
-def trusted_config(plain: Any, trust: Collection[str], source: str) -> DictConfig:
-    """A configuration that came in a file, cleared for building.
-
-    Args:
-        plain: nested dicts, lists and values.
-        trust: import paths that the caller vouches for, beyond the shipped ones.
-        source: where it came from, for the error.
-
-    Raises:
-        CheckpointError: it names a `_target_` that is neither shipped nor trusted, or holds an
-            interpolation. Nothing has been imported by then.
-    """
-    _refuse_untrusted(plain, "", shipped_targets() | set(trust), source)
-    config = OmegaConf.create(plain)
-    assert isinstance(config, DictConfig)
-    return config
-
-
 def _make(node: DictConfig, **live: Any) -> Any:
     """The object of a node: live objects go round Hydra, our own errors come as they are."""
     try:
@@ -134,32 +105,3 @@ def _make(node: DictConfig, **live: Any) -> Any:
         if isinstance(error.__cause__, RmexpError):
             raise error.__cause__ from None
         raise
-
-
-def _refuse_untrusted(value: Any, key: str, allowed: Collection[str], source: str) -> None:
-    if isinstance(value, dict):
-        for name, child in value.items():
-            full = f"{key}.{name}" if key else str(name)
-            if name == "_target_" and not (isinstance(child, str) and child in allowed):
-                raise CheckpointError(
-                    f"{source}: {full} is {child!r}, which rmexp does not ship; building it would "
-                    f"run code of its choosing. If you trust it, add trust=[{child}]"
-                )
-            _refuse_untrusted(name, full, allowed, source)
-            _refuse_untrusted(child, full, allowed, source)
-    elif isinstance(value, list):
-        for i, child in enumerate(value):
-            _refuse_untrusted(child, f"{key}[{i}]", allowed, source)
-    elif isinstance(value, str) and "${" in value:
-        raise CheckpointError(f"{source}: {key} holds an interpolation ({value!r}); refused")
-
-
-def _collect_targets(value: Any, found: set[str]) -> None:
-    if isinstance(value, dict):
-        if isinstance(value.get("_target_"), str):
-            found.add(value["_target_"])
-        for child in value.values():
-            _collect_targets(child, found)
-    elif isinstance(value, list):
-        for child in value:
-            _collect_targets(child, found)

@@ -12,15 +12,15 @@ import io
 import logging
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from rmexp import archive
 from rmexp.atomic import sync_directory, unwritable, write_atomically
-from rmexp.errors import CheckpointError
+from rmexp.errors import CheckpointError, DamagedError
 
 _log = logging.getLogger(__name__)
 
@@ -31,20 +31,16 @@ _DIGITS = 64
 _SEAL_BYTES = len(_MARK) + _DIGITS
 
 
-class DamagedError(CheckpointError):
-    """The bytes are not those that were written."""
-
-
 def save(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` (nested dicts and lists of tensors and plain values).
 
     Raises:
         CheckpointError: the disk is full or the directory not writable; the old file is intact.
     """
-    archive = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, archive)
-    _seal(archive)
-    write_atomically(path, archive.getbuffer())
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    _seal(buffer)
+    write_atomically(path, buffer.getbuffer())
 
 
 def save_last(folder: Path, content: Mapping[str, Any]) -> None:
@@ -68,7 +64,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             sealed = _is_sealed(path, file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = archive.load(path)
     except FileNotFoundError as error:
         near = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
         there = f"; {path.parent} holds {', '.join(near)}" if near else ""
@@ -80,9 +76,6 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DamagedError(f"{path}: damaged or not a checkpoint: {reason}") from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path}: not an rmexp checkpoint (it has no format version)")
     if content["format"] not in READABLE:
@@ -128,22 +121,17 @@ def _other_ways(folder: Path) -> str:
     )
 
 
-def _seal(archive: io.BytesIO) -> None:
+def _seal(buffer: io.BytesIO) -> None:
     """Append the mark and the digest; the two bytes before are the length of a zip's comment."""
-    archive.seek(-2, os.SEEK_END)
-    archive.write(_SEAL_BYTES.to_bytes(2, "little") + _MARK)
-    digest = hashlib.sha256(archive.getbuffer()).hexdigest()
-    archive.write(digest.encode())
+    buffer.seek(-2, os.SEEK_END)
+    buffer.write(_SEAL_BYTES.to_bytes(2, "little") + _MARK)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    buffer.write(digest.encode())
 
 
 def _is_sealed(path: Path, file: BinaryIO) -> bool:
-    """Whether the file has a seal; raises DamagedError when the seal is not that of its bytes.
-
-    The file is left at its beginning.
-    """
+    """Whether the file has a seal; raises DamagedError when the seal is not that of its bytes."""
     size = file.seek(0, os.SEEK_END)
-    if not zipfile.is_zipfile(file):
-        raise DamagedError(f"{path}: damaged or not a checkpoint: no archive inside")
     file.seek(max(0, size - _SEAL_BYTES))
     seal = file.read()
     file.seek(0)
@@ -156,7 +144,6 @@ def _is_sealed(path: Path, file: BinaryIO) -> bool:
         left -= len(block)
     if digest.hexdigest().encode() != seal[-_DIGITS:]:
         raise DamagedError(f"{path}: damaged: its checksum does not fit its bytes")
-    file.seek(0)
     return True
 
 

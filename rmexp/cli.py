@@ -167,6 +167,8 @@ def _check_before_hydra(arguments: list[str]) -> None:
     """Refuse what cannot be, before Hydra makes directories for it."""
     for argument in arguments:
         key, _, value = argument.partition("=")
+        if argument.startswith(("=", "+=", "++=", "~=")):
+            raise ConfigError(f"{argument}: there is no key before the =; say key=value")
         if key == "resume" and value not in ("", "null"):
             saved_config(Path(value.strip("'\"") if value[0] in "'\"" else value))
     lab = os.environ.get("RMEXP_CONFIG_DIR")

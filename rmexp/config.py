@@ -14,10 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rmexp.errors import ConfigError
 
 COMMAND_LINE = "RMEXP_COMMAND_LINE"
 """Environment variable that tells a sweep's workers what was typed, one word a line."""
+
+
+MAX_THREADS = 1024
+"""Threads that a file may ask for; systems refuse a process that starts many more."""
 
 
 @dataclass
@@ -47,6 +54,7 @@ class RmexpConfig:
     tags: list[str] = field(default_factory=list)
     objective: str | None = None
     resume: str | None = None
+    trust: list[str] = field(default_factory=list)
     paths: Paths = field(default_factory=Paths)
     debug: Debug = field(default_factory=Debug)
     algo: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +62,16 @@ class RmexpConfig:
     loop: dict[str, Any] = field(default_factory=dict)
     rollout: dict[str, Any] = field(default_factory=dict)
     logging: dict[str, Any] = field(default_factory=dict)
+
+
+def check_top_level(config: DictConfig) -> None:
+    """Raise ConfigError for keys of the top level that came in a file and are not as typed here."""
+    try:
+        OmegaConf.merge(OmegaConf.structured(RmexpConfig), config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the configuration: {str(error).splitlines()[0]}") from error
+    if not 1 <= (config.num_threads or 1) <= MAX_THREADS:
+        raise ConfigError(f"num_threads: {config.num_threads} is not between 1 and {MAX_THREADS}")
 
 
 def config_dir() -> Path:

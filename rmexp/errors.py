@@ -19,6 +19,10 @@ class CheckpointError(RmexpError):
     """A checkpoint or a run directory cannot be read, written or continued."""
 
 
+class DamagedError(CheckpointError):
+    """The bytes of a file are not those that were written."""
+
+
 class RunInUseError(CheckpointError):
     """Another process is running in this directory: it may be left to that process."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from rmexp import build, checkpoint
+from rmexp import archive, build, checkpoint
 from rmexp.algo.base import Algo, Spec, Stats, prepare_observations
+from rmexp.config import check_top_level
 from rmexp.draws import EpisodeDraws, SeededDraws
-from rmexp.errors import CheckpointError, ConfigError
+from rmexp.errors import CheckpointError, ConfigError, RmexpError
 from rmexp.seeding import derive
+from rmexp.trust import trusted_config
 
 PARTS = ("config", "spec", "env_args", "obs_stats", "action_stats", "algo")
 GROUPS = ("algo", "dataset", "loop", "rollout", "device", "num_threads", "deterministic")
@@ -70,21 +73,27 @@ class Policy:
         content = checkpoint.load(Path(path))
         _require_parts(path, content, PARTS)
         _require_parts(path, content["config"], GROUPS, "config.")
-        config = build.trusted_config(content["config"], trust, str(path))
+        config = trusted_config(content["config"], trust, str(path))
         try:
             build.check_config(config)
+            check_top_level(config)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from error
         chosen = build.device(config.device if device is None else device)
         try:
-            algo = build.algo(config, Spec(**content["spec"]), chosen)
+            spec = _spec(content["spec"])
+            with archive.no_larger_than(archive.tensor_bytes(content["algo"])):
+                algo = build.algo(config, spec, chosen)
             algo.deserialize(content["algo"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            obs_stats, action_stats = _stats(content, spec, chosen)
+        except RmexpError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        except Exception as error:  # of every kind: a class was given what it never meets otherwise
             raise CheckpointError(_misfit(path, error)) from error
-        obs_stats, action_stats = (
-            to(content[name], chosen) for name in ("obs_stats", "action_stats")
-        )
-        return cls(algo, obs_stats, action_stats, config, content["env_args"])
+        env_args = content["env_args"]
+        if env_args is not None and not isinstance(env_args, Mapping):
+            raise CheckpointError(f"{path}: env_args is a {type(env_args).__name__}, no mapping")
+        return cls(algo, obs_stats, action_stats, config, env_args)
 
     def reset(self, env: int, seed: int) -> None:
         """A new episode begins in environment `env`; `seed` decides its random draws."""
@@ -183,6 +192,32 @@ def _misfit(path: str | Path, error: Exception) -> str:
         f"({reason or f'{type(error).__name__}: {error}'}); it was changed after it was written, "
         "or a class of yours has changed since: give the file as the run wrote it"
     )
+
+
+def _spec(given: Mapping[str, Any]) -> Spec:
+    """The spec in a file; raises ValueError for what is no size or no shape."""
+    spec = Spec(**given)
+    sizes = [spec.ac_dim, spec.frame_stack, spec.seq_length, spec.total_steps]
+    for shapes in (spec.obs_shapes, spec.goal_shapes):
+        for shape in dict(shapes).values():
+            sizes += tuple(shape)
+    if any(type(size) is not int or size < 1 for size in sizes) or type(spec.seed) is not int:
+        raise ValueError(f"sizes of the spec are whole numbers from 1 on, not {sizes}")
+    return spec
+
+
+def _stats(content: Mapping[str, Any], spec: Spec, device: torch.device) -> tuple[Any, Any]:
+    """Statistics of observations and actions, one number for each of theirs."""
+    widths = {key: prod(shape) for key, shape in spec.obs_shapes.items()}
+    obs_stats, action_stats = content["obs_stats"], content["action_stats"]
+    for stats, width in [
+        *((stats, widths[key]) for key, stats in (obs_stats or {}).items()),
+        *([] if action_stats is None else [(action_stats, spec.ac_dim)]),
+    ]:
+        for name in ("offset", "scale"):
+            if not stats[name].is_floating_point() or stats[name].numel() != width:
+                raise ValueError(f"statistics of {stats[name].numel()} numbers for {width}")
+    return to(obs_stats, device), to(action_stats, device)
 
 
 def to(stats: Any, device: torch.device) -> Any:

@@ -20,10 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader  # numbers as in every other configuration
 
 from rmexp.atomic import unwritable, write_atomically
 from rmexp.errors import CheckpointError, ConfigError, RunInUseError
+from rmexp.trust import shipped_targets, targets, trusted_config
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ CHANGEABLE = (
     "dataset.path",  # the data may have moved; the checkpoint knows their hash
     "paths",
     "resume",
+    "trust",
 )
 """Keys (or beginnings of keys) that a resumed run may set anew without becoming another run."""
 
@@ -174,15 +178,15 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def saved_config(path: Path) -> DictConfig:
-    """The configuration of the run in `path`.
+def saved_config(path: Path) -> Any:
+    """The configuration of the run in `path`, as it stands there: plain data, not to be believed.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or a file that the run would write is a link to another.
     """
     directory = RunDirectory(path)
     try:
-        config = OmegaConf.load(directory.config_file)
+        plain = yaml.load(directory.config_file.read_text(), get_yaml_loader())
     except FileNotFoundError as error:
         raise CheckpointError(
             f"resume={path}: there is no run here (no {directory.config_file.name}); give the "
@@ -191,8 +195,13 @@ def saved_config(path: Path) -> DictConfig:
         ) from error
     except Exception as error:  # any parser's complaint about a damaged file
         raise CheckpointError(f"{directory.config_file}: cannot be read: {error}") from error
-    assert isinstance(config, DictConfig)
-    return config
+    for entry in path.iterdir():
+        if entry.is_symlink() and not entry.is_dir():
+            raise CheckpointError(
+                f"{entry}: is a link to {entry.readlink()}, which the run would write to; "
+                "put the file itself here"
+            )
+    return plain
 
 
 def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictConfig:
@@ -204,10 +213,13 @@ def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictCo
         composed: what Hydra made of them.
 
     Raises:
-        CheckpointError: there is no run in `path`.
+        CheckpointError: there is no run in `path`, or it names classes that are not trusted: the
+            shipped ones are, those in `composed`, and what it lists as `trust`.
         ConfigError: a change would make it another run; lists old and new values.
     """
-    saved = saved_config(path)
+    own = targets(OmegaConf.to_container(composed, resolve=True)) - shipped_targets("")
+    trust = {*composed.trust, *own}
+    saved = trusted_config(saved_config(path), trust, str(RunDirectory(path).config_file))
     keys = [word.lstrip("+~").partition("=")[0] for word in typed]
     keys = [key for key in keys if key not in ("resume", "logging")]
     if any(key in GROUPS or "/" in key for key in keys):

@@ -31,7 +31,7 @@ FORBIDDEN = {
 }
 
 ONLY_IN = {
-    "h5py": ("data/hdf5.py", "data/hdf5_writer.py"),
+    "h5py": ("data/hdf5.py", "data/storage.py", "data/hdf5_writer.py"),
     "wandb": ("loggers/wandb.py", "loggers/wandb_service.py", "loggers/wandb_sent.py"),
     "robosuite": ("rollout/robosuite.py", "rollout/rendering.py"),
     "mujoco": ("rollout/robosuite.py", "rollout/rendering.py"),

@@ -11,8 +11,8 @@ import torch
 
 from rmexp import checkpoint
 from rmexp.atomic import write_atomically
-from rmexp.build import shipped_targets, trusted_config
 from rmexp.errors import CheckpointError
+from rmexp.trust import shipped_targets, trusted_config
 
 CONTENT: dict[str, Any] = {
     "weights": torch.arange(7.0),
@@ -135,7 +135,7 @@ def test_a_config_from_a_file_cannot_choose_code(attack: Any) -> None:
 
 
 def test_shipped_and_trusted_targets_pass() -> None:
-    assert "rmexp.algo.bc.BC" in shipped_targets()
+    assert "rmexp.algo.bc.BC" in shipped_targets("algo")
     plain = {"algo": {"_target_": "rmexp.algo.bc.BC"}, "x": {"_target_": "my.lab.Thing"}}
     with pytest.raises(CheckpointError, match=r"x\._target_ .* trust=\[my\.lab\.Thing\]"):
         trusted_config(plain, [], "FILE")

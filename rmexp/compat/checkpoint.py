@@ -18,14 +18,14 @@ import torch
 from omegaconf import open_dict
 from torch import Tensor
 
-from rmexp import build
+from rmexp import archive, build
 from rmexp.algo.base import Algo, Spec
 from rmexp.compat.composing import composed, plain
 from rmexp.compat.diffusion import unet_sizes
 from rmexp.compat.experiment import obs_keys
 from rmexp.compat.robomimic import load_robomimic_nets
 from rmexp.compat.translate import algorithm, goal_keys, total_steps
-from rmexp.errors import CheckpointError
+from rmexp.errors import CheckpointError, RmexpError
 
 NEEDED = ("model", "config", "algo_name", "env_metadata", "shape_metadata")
 
@@ -37,8 +37,7 @@ def read(path: Path) -> dict[str, Any]:
         CheckpointError: missing, damaged, not one of its checkpoints, or holding anything else.
     """
     try:
-        with torch.serialization.safe_globals(_numbers()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = archive.load(path, _numbers())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
     except pickle.UnpicklingError as error:
@@ -47,7 +46,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: refused: it is damaged or holds objects other than tensors and plain values, "
             f"and loading those could execute code. {reason}".rstrip()
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except OSError as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{path}: damaged or not a checkpoint: {reason}") from error
     missing = [name for name in NEEDED if not isinstance(content, dict) or name not in content]
@@ -63,6 +62,18 @@ def imported(content: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: its configuration has something that rmexp has not.
         CheckpointError: its weights do not fit its configuration.
     """
+    try:
+        return _imported(content)
+    except RmexpError:
+        raise
+    except Exception as error:  # of every kind: its parts are not what they are called
+        raise CheckpointError(
+            f"its parts do not fit together ({type(error).__name__}: {error}); give the file as "
+            "robomimic wrote it"
+        ) from error
+
+
+def _imported(content: Mapping[str, Any]) -> dict[str, Any]:
     reference = json.loads(content["config"])
     train, arrays = reference["train"], _weights(content["model"])
     algo_config = reference["algo"]
@@ -80,7 +91,8 @@ def imported(content: Mapping[str, Any]) -> dict[str, Any]:
         total_steps=total_steps(algo_config, train, experiment.get("epoch_every_n_steps") or 100),
         seed=0,
     )
-    algo = build.algo(config, spec, torch.device("cpu"))
+    with archive.no_larger_than(archive.tensor_bytes(content["model"])):
+        algo = build.algo(config, spec, torch.device("cpu"))
     _load(algo, arrays, content["model"].get("ema"))
 
     with open_dict(config):

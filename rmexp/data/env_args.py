@@ -14,7 +14,7 @@ def parse_env_args(
         return None, None
     try:
         parsed = json.loads(cast(str, raw))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         return None, f"env_args is not JSON ({error}); no rollouts"
     if not isinstance(parsed, dict):
         return None, "env_args is no JSON object; no rollouts"

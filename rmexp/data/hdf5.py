@@ -7,23 +7,34 @@ it is allocated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+import h5py.h5a as h5a
 import h5py.h5d as h5d
 import h5py.h5g as h5g
 import h5py.h5i as h5i
 import h5py.h5l as h5l
 import h5py.h5o as h5o
 import h5py.h5s as h5s
+import h5py.h5t as h5t
 import numpy as np
 
 from rmexp.data.arrays import ArraySpec, natural_order
 from rmexp.data.env_args import parse_env_args
 from rmexp.data.layouts import describe_unusable, not_a_file
+from rmexp.data.storage import (
+    declaration_fault,
+    dtype_of,
+    heap_fault,
+    opened,
+    read,
+    refuse_damaged_chunks,
+)
 from rmexp.errors import DatasetError
 
 MAX_SOFT_LINKS = 8
@@ -43,9 +54,10 @@ class DemoFile:
         if not self.path.is_file():
             raise DatasetError(not_a_file(self.path, source))
         self.size = self.path.stat().st_size
+        self._heap_is_sound = False
         self._specs: dict[tuple[str, str], ArraySpec | None] = {}
         self._subgroups: dict[tuple[str, str], Node] = {}
-        self._file = _open(self.path)
+        self._file = opened(self.path)
         try:
             with self._reading("the file"):
                 self._scan()
@@ -56,7 +68,6 @@ class DemoFile:
     def _scan(self) -> None:
         self._root = h5g.open(self._file.id, b"/")
         self._data = self._data_group()
-        self._attributes = h5py.Group(self._data).attrs
         self._groups = {
             name: node for name, node in self._children(self._data) if isinstance(node, Group)
         }
@@ -94,9 +105,7 @@ class DemoFile:
         spec = self.spec(demo, key)
         assert spec is not None, f"{demo}/{key} was not looked for"
         with self._reading(f"{demo}/{key}"):
-            array = np.empty(spec.shape, spec.dtype)
-            self._node(demo, key).read(h5s.ALL, h5s.ALL, array)
-            return array
+            return read(self._node(demo, key), spec)
 
     def byte_offset(self, demo: str, key: str) -> int | None:
         """Where the bytes of `key` start in the file, None unless they lie in one plain piece."""
@@ -120,7 +129,7 @@ class DemoFile:
     def _reading(self, what: str) -> Generator[None]:
         try:
             yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
             raise DatasetError(
                 f"{self.path}: {what} cannot be read ({error}); the file is damaged, fetch or "
                 "write it again"
@@ -141,7 +150,7 @@ class DemoFile:
             if spec is None:
                 continue
             lengths[demo] = spec.shape[0] if spec.shape else 0
-            declared = _as_int(h5py.Group(self._groups[demo]).attrs, "num_samples")
+            declared = _as_int(self._attribute(self._groups[demo], "num_samples"))
             if declared is not None and declared != lengths[demo]:
                 wrong.append(f"{demo} says num_samples={declared} and has {lengths[demo]} actions")
         if not lengths:
@@ -150,7 +159,7 @@ class DemoFile:
         if wrong:
             more = f" (and {len(wrong) - 1} more demos)" if len(wrong) > 1 else ""
             self.warnings.append(f"{self.path}: {wrong[0]}{more}; the arrays are believed")
-        total, found = _as_int(self._attributes, "total"), sum(lengths.values())
+        total, found = _as_int(self._attribute(self._data, "total")), sum(lengths.values())
         if total is not None and total != found:
             self.warnings.append(
                 f"{self.path}: total={total} is declared and {found} frames are there; "
@@ -159,8 +168,8 @@ class DemoFile:
         return lengths
 
     def _env_args(self) -> dict[str, Any] | None:
-        raw = self._attributes.get("env_args")
-        parsed, warning = parse_env_args(raw, _as_int(self._attributes, "type"))
+        raw = self._attribute(self._data, "env_args")
+        parsed, warning = parse_env_args(raw, _as_int(self._attribute(self._data, "type")))
         if warning is not None:
             self.warnings.append(f"{self.path}: {warning}")
         return parsed
@@ -174,13 +183,51 @@ class DemoFile:
         for name, node in self._children(group):
             if not isinstance(node, Array):
                 continue
-            self._checked(node, f"mask/{name}")
-            values = np.asarray(h5py.Dataset(node)[()]).ravel().tolist()
+            values = self._names_in(node, f"mask/{name}")
             masks[name] = tuple(
                 value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
                 for value in values
             )
         return masks
+
+    def _names_in(self, node: Node, where: str) -> list[Any]:
+        """The demos that a mask lists."""
+        spec = self._checked(node, where)
+        if math.prod(spec.shape) > len(self._groups):
+            self._refuse(where, f"lists {spec.shape} demos, and the file has {len(self._groups)}")
+        kind = node.get_type()
+        if not isinstance(kind, (h5t.TypeStringID, h5t.TypeIntegerID)):
+            self._refuse(where, f"is of type {spec.dtype}; a mask lists the names of demos")
+        self._refuse_damaged_heap(kind)
+        refuse_damaged_chunks(node, spec)
+        return np.asarray(h5py.Dataset(node)[()]).ravel().tolist()
+
+    def _attribute(self, group: Node, name: str) -> Any:
+        """A number or text, empty bytes in place of anything else, None where it is absent."""
+        if not h5a.exists(group, name.encode()):
+            return None
+        attribute = h5a.open(group, name.encode())
+        kind = attribute.get_type()
+        if (
+            not isinstance(kind, (h5t.TypeIntegerID, h5t.TypeFloatID, h5t.TypeStringID))
+            or attribute.get_space().get_simple_extent_npoints() != 1
+            or kind.get_size() > self.size
+        ):
+            return b""
+        self._refuse_damaged_heap(kind)
+        value = h5py.Group(group).attrs[name]
+        return value.item() if isinstance(value, np.ndarray) else value
+
+    def _refuse_damaged_heap(self, kind: Any) -> None:
+        """Texts of variable length lie in heaps of the file."""
+        if isinstance(kind, h5t.TypeStringID) and kind.is_variable_str():
+            if not self._heap_is_sound:
+                self._refuse("the file", heap_fault(self.path))
+            self._heap_is_sound = True
+
+    def _refuse(self, where: str, fault: str | None) -> None:
+        if fault is not None:
+            raise DatasetError(f"{self.path}: {where} {fault}")
 
     def _arrays_below(
         self, group: Node, where: str, prefix: str, seen: set[int]
@@ -204,7 +251,7 @@ class DemoFile:
 
     def _names(self, group: Node) -> dict[str, bool]:
         """Names in `group` -> whether each is a group, for messages."""
-        return {name: _is_group(node) for name, node in self._children(group)}
+        return {name: isinstance(node, Group) for name, node in self._children(group)}
 
     def _walk(self, start: Node, key: str, hops: int = MAX_SOFT_LINKS) -> Node:
         node: Node = start
@@ -241,54 +288,17 @@ class DemoFile:
         space = node.get_space()
         if space.get_simple_extent_type() == h5s.NULL:
             raise DatasetError(f"{self.path}: {where} is an empty array without a shape")
-        spec = ArraySpec(tuple(space.get_simple_extent_dims()), _dtype(node))
-        plist = node.get_create_plist()
-        layout = plist.get_layout()
-        if layout == h5d.VIRTUAL or plist.get_external_count() > 0:
-            raise DatasetError(
-                f"{self.path}: {where} keeps its data in another file, which is not followed; "
-                "copy the data in"
-            )
-        chunk = plist.get_chunk() if layout == h5d.CHUNKED else None
-        if reason := spec.too_costly(node.get_storage_size(), chunk):
-            raise DatasetError(f"{self.path}: {where} {reason}")
+        spec = ArraySpec(tuple(space.get_simple_extent_dims()), dtype_of(node))
+        self._refuse(where, declaration_fault(node, spec))
         return spec
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r", locking="best-effort")
-    except PermissionError as error:
-        raise DatasetError(f"{path}: no permission to read this file") from error
-    except (OSError, RuntimeError) as error:
-        text = str(error)
-        if "truncated" in text:
-            reason = "is truncated (a download or copy that did not end); fetch it again"
-        elif "signature not found" in text:
-            reason = "is not an HDF5 file; give a file in the robomimic layout"
-        else:
-            reason = f"cannot be opened as HDF5 ({text})"
-        raise DatasetError(f"{path}: {reason}") from error
 
 
 def _name_of(group: Node) -> str:
     return (h5i.get_name(group) or b"").decode("utf-8", "replace").rstrip("/")
 
 
-def _is_group(node: Node) -> bool:
-    return isinstance(node, Group)
-
-
-def _as_int(attributes: h5py.AttributeManager, name: str) -> int | None:
-    value = attributes.get(name)
+def _as_int(value: Any) -> int | None:
     try:
         return None if value is None else int(value)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _dtype(node: Node) -> np.dtype[Any]:
-    try:
-        return node.dtype
-    except TypeError:  # a type that numpy has not, so nothing to learn from
-        return np.dtype("V1")

@@ -19,11 +19,14 @@ import numpy as np
 from rmexp.errors import RolloutError
 from rmexp.rollout.environments import Observation
 from rmexp.rollout.rendering import NEEDS_EGL, SceneCamera, choose_backend
-from rmexp.rollout.robosuite_arguments import simulator_arguments
+from rmexp.rollout.robosuite_arguments import (
+    DEFAULT_IMAGE_SIZE,
+    image_sizes,
+    simulator_arguments,
+)
 
 OBJECT_STATE = "object-state"  # robosuite's name for what robomimic files call "object"
 IMAGE_SUFFIX = "_image"
-DEFAULT_IMAGE_SIZE = 84
 
 # (what the message of a failed import mentions, what to install)
 SYSTEM_PACKAGES = (
@@ -46,9 +49,10 @@ class RobosuiteEnvironment:
         self.name: str = env_args["env_name"]
         self._obs_keys = list(obs_keys)
         self._cameras = [key.removesuffix(IMAGE_SUFFIX) for key in obs_keys if _is_image(key)]
-        self._image_sizes = _image_sizes(env_args)
+        arguments = simulator_arguments(env_args)
+        self._image_sizes = image_sizes(env_args)
         self._fast_rendering = bool(env_args.get("fast_rendering", not self._cameras))
-        self._env = _make(self.name, simulator_arguments(env_args))
+        self._env = _make(self.name, arguments)
         self._scene: SceneCamera | None = None
         self._seed: int | None = None
         self._step = 0
@@ -161,25 +165,6 @@ def _robosuite_key(key: str) -> str:
 
 def _file_key(key: str) -> str:
     return "object" if key == OBJECT_STATE else key
-
-
-def _image_sizes(env_args: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Camera name -> (height, width), in the file's order."""
-    kwargs = env_args.get("env_kwargs") or {}
-    cameras = _as_list(kwargs.get("camera_names", []))
-    sizes = (
-        _as_list(kwargs.get(side, DEFAULT_IMAGE_SIZE))
-        for side in ("camera_heights", "camera_widths")
-    )
-    heights, widths = (side * len(cameras) if len(side) == 1 else side for side in sizes)
-    return {
-        camera: (int(height), int(width))
-        for camera, height, width in zip(cameras, heights, widths, strict=True)
-    }
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _make(name: str, kwargs: dict[str, Any]) -> Any:

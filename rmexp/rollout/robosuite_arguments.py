@@ -70,7 +70,13 @@ DECIDED_HERE = frozenset(
 
 # robosuite <= 1.4 -> 1.5, for the controller of an arm.
 RENAMED = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
-_NAME = re.compile(r"[\w-]*")
+_NAME = re.compile(r"[\w-]{0,100}")
+
+DEFAULT_IMAGE_SIZE = 84
+LARGEST_IMAGE = 4096  # pixels of a side
+LARGEST_NUMBER = 1e9
+CONTROL_FREQ = (1, 1000)  # Hz; the simulator advances 1 / control_freq seconds at every step
+MANY = 1000  # entries of a list or a mapping
 
 
 def simulator_arguments(env_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +100,13 @@ def simulator_arguments(env_args: Mapping[str, Any]) -> dict[str, Any]:
     kwargs = {key: copy.deepcopy(given[key]) for key in sorted(PASSED & set(given))}
     for key, value in kwargs.items():
         _refuse_anything_but_data(f"env_kwargs.{key}", value, name)
+    low, high = CONTROL_FREQ
+    frequency = kwargs.get("control_freq", low)
+    if not isinstance(frequency, int | float) or not low <= frequency <= high:
+        raise RolloutError(
+            f"env_args of {name}: env_kwargs.control_freq is {frequency!r}; needed is a number "
+            f"from {low} to {high}"
+        )
     if kwargs.get("controller_configs") is not None:
         kwargs["controller_configs"], old = _translated(kwargs["controller_configs"])
         if old:
@@ -101,17 +114,50 @@ def simulator_arguments(env_args: Mapping[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
+def image_sizes(env_args: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Camera name -> (height, width), in the file's order.
+
+    Raises RolloutError for sizes that are none, or not one for each camera.
+    """
+    kwargs = env_args.get("env_kwargs") or {}
+    cameras = _as_list(kwargs.get("camera_names", []))
+    sizes = (
+        _as_list(kwargs.get(side, DEFAULT_IMAGE_SIZE))
+        for side in ("camera_heights", "camera_widths")
+    )
+    heights, widths = (side * len(cameras) if len(side) == 1 else side for side in sizes)
+    sides = [*heights, *widths]
+    if (
+        not len(cameras) == len(heights) == len(widths) <= MANY
+        or not all(isinstance(camera, str) and _NAME.fullmatch(camera) for camera in cameras)
+        or not all(type(side) is int and 1 <= side <= LARGEST_IMAGE for side in sides)
+    ):
+        raise RolloutError(
+            f"env_args of {env_args['env_name']}: camera_names, camera_heights and camera_widths "
+            f"are names and sizes from 1 to {LARGEST_IMAGE}, one for each camera"
+        )
+    return dict(zip(cameras, zip(heights, widths, strict=True), strict=True))
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def _refuse_anything_but_data(key: str, value: Any, name: str) -> None:
     if value is None or isinstance(value, bool | int | float):
-        return
-    if isinstance(value, str):
+        if value is not None and not abs(value) <= LARGEST_NUMBER:
+            raise RolloutError(f"env_args of {name}: {key} is {value!r}, which is no setting")
+    elif isinstance(value, str):
         if not _NAME.fullmatch(value):
             raise RolloutError(
                 f"env_args of {name}: {key} is {value!r}; only plain names are passed to the "
                 "simulator, nothing that could be a file or code"
             )
+    elif isinstance(value, Mapping | list | tuple) and len(value) > MANY:
+        raise RolloutError(f"env_args of {name}: {key} has {len(value)} entries")
     elif isinstance(value, Mapping):
         for inner, item in value.items():
+            _refuse_anything_but_data(key, inner, name)
             _refuse_anything_but_data(f"{key}.{inner}", item, name)
     elif isinstance(value, list | tuple):
         for position, item in enumerate(value):
