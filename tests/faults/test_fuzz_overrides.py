@@ -136,7 +136,7 @@ def outcome(typed: list[str]) -> str:
         cli._check_before_hydra(typed)
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose("config", overrides=cli._for_hydra(typed))
+            config = compose("config", overrides=["name=fuzz", *cli._for_hydra(typed)])
         absolute = with_absolute_paths(config)
         build.check_config(absolute)
         assert isinstance(absolute, DictConfig)
@@ -145,8 +145,8 @@ def outcome(typed: list[str]) -> str:
     except (HydraException, OmegaConfBaseException, RmexpError, OSError) as error:
         return "refused" if cli._explain(error).strip() else "refused without a word"
     except Exception as error:  # of Hydra's, which `cli.main` tells in a line like this one
-        inside = "site-packages" in traceback.extract_tb(error.__traceback__)[-1].filename
-        return "refused" if inside and str(error) else f"{typed}: {error!r}"
+        ours = "/rmexp/" in traceback.extract_tb(error.__traceback__)[-1].filename
+        return "refused" if str(error) and not ours else f"{typed}: {error!r}"
     return "built"
 
 
