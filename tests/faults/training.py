@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -141,9 +142,7 @@ def _call(
     function(*arguments)
 
 
-def _start(
-    arguments: list[str], folder: Path, fault: Fault, world: World
-) -> multiprocessing.context.ForkServerProcess:
+def _start(arguments: list[str], folder: Path, fault: Fault, world: World) -> ForkServerProcess:
     process = _context.Process(target=_main, args=(arguments, folder, fault, world))
     with _server_environment():
         process.start()
