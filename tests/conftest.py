@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What the fault tests of all workers did, in a line."""
-    properties = [
+    properties: list[dict[str, Any]] = [
         dict(report.user_properties)
         for reports in terminalreporter.stats.values()
         for report in reports

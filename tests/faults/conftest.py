@@ -13,7 +13,7 @@ from tests.faults.campaign import Tally  # noqa: E402 - its asserts explain them
 @pytest.fixture
 def fault_rounds(request: pytest.FixtureRequest) -> int:
     """How often a test repeats what it draws at random."""
-    return {"ci": 1, "long": 20}[request.config.getoption("--faults")]
+    return 20 if request.config.getoption("--faults") == "long" else 1
 
 
 @pytest.fixture

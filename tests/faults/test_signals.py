@@ -17,7 +17,7 @@ MOMENTS = {
     "reading the data": ("Dataset._read", 1),
     "building": ("algo", 1),
     "the first step": ("EpochProgress.add", 1),
-    "mid-epoch": ("Watched.__iter__", 9),
+    "mid-epoch": ("Watched.__iter__", 11),
     "validation": ("Runner.validate", 2),
     "mid-validation": ("EpochProgress.add", 6),
     "rollout": ("Rollouts.select", 1),

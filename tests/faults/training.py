@@ -9,17 +9,20 @@ from __future__ import annotations
 import atexit
 import json
 import multiprocessing
-import multiprocessing.forkserver
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
+
+import pytest
 
 from tests.command_line import GOLDEN, TESTS, Outcome
 from tests.faults import mounts
@@ -115,19 +118,44 @@ def counted(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "counts.json").read_text())
 
 
-def _start(
-    arguments: list[str], folder: Path, fault: Fault, world: World
-) -> multiprocessing.context.ForkServerProcess:
-    before = dict(os.environ)
-    os.environ.update(_ENVIRONMENT)
-    try:
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def call(
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
+    folder: Path,
+    fault: Fault,
+) -> int:
+    """Call a function in a process of its own, with files below `folder` watched; its exit code."""
+    process = _context.Process(target=_call, args=(function, arguments, folder, fault))
+    with _server_environment():
+        process.start()
+    process.join(PATIENCE_S)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"{fault}: hangs")
+    return process.exitcode
+
+
+def _call(
+    function: Callable[..., object], arguments: tuple[Any, ...], folder: Path, fault: Fault
+) -> None:
+    sys.addaudithook(_at_files(fault, {"call": 0, "file": 0}, folder))
+    function(*arguments)
+
+
+def _start(arguments: list[str], folder: Path, fault: Fault, world: World) -> ForkServerProcess:
     process = _context.Process(target=_main, args=(arguments, folder, fault, world))
-    process.start()
+    with _server_environment():
+        process.start()
     return process
+
+
+@contextmanager
+def _server_environment() -> Generator[None]:
+    """The fork server starts with the first process, and keeps the environment of that moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
 
 
 def _cpu_seconds(pid: int | None) -> float:
@@ -187,7 +215,7 @@ def _arm(fault: Fault) -> dict[str, int]:
 
         experiment.run = traced
     if fault.at in ("file", "count"):
-        sys.addaudithook(_at_files(fault, counts))
+        sys.addaudithook(_at_files(fault, counts, Path("run").absolute()))
     if fault.at == "byte":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -221,12 +249,12 @@ def _at_calls(fault: Fault, counts: dict[str, int]) -> Callable[[FrameType, str,
 _CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.truncate")
 
 
-def _at_files(fault: Fault, counts: dict[str, int]) -> Callable[[str, tuple[Any, ...]], None]:
-    run = str(Path("run").absolute())
-
+def _at_files(
+    fault: Fault, counts: dict[str, int], folder: Path
+) -> Callable[[str, tuple[Any, ...]], None]:
     def hook(event: str, details: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(details[2], int) and details[2] & os.O_ACCMODE
-        if (writes or event in _CHANGES) and run in os.path.abspath(str(details[0])):  # noqa: PTH100
+        if (writes or event in _CHANGES) and str(folder) in os.path.abspath(str(details[0])):  # noqa: PTH100
             counts["file"] += 1
             if fault.at == "file" and counts["file"] >= fault.number:
                 _strike(fault)
