@@ -13,31 +13,22 @@ import sys
 import traceback
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rmexp import sweep
 from rmexp.config import COMMAND_LINE, config_dir, register
-from rmexp.errors import ConfigError, RmexpError, RunInUseError
-from rmexp.loggers.jsonl import JsonlRecord
-from rmexp.loggers.report import objective_text, path_for_shell
-from rmexp.run_dir import (
-    RunDirectory,
-    config_hash,
-    resumed_config,
-    saved_config,
-    with_absolute_paths,
-)
+from rmexp.errors import ConfigError, RmexpError
+from rmexp.run_dir import RunDirectory, resumed_config, saved_config, with_absolute_paths
 from rmexp.suggest import did_you_mean
+from rmexp.sweep import say
 
 _log = logging.getLogger(__name__)
-_sweep_dir: list[Path] = []
 _failures: list[Exception] = []
 _traceback_wanted = [False]
 
@@ -84,12 +75,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as stop:
-        if _sweep_dir and stop.code not in (0, None):
-            _report_sweep()
-            _log_to_terminal(
-                "to go on with all of it, give the same command again with "
-                f"hydra.sweep.dir={path_for_shell(_sweep_dir[0])}"
-            )
+        if stop.code not in (0, None):
+            sweep.report(stopped=True)
         raise
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,7 +87,7 @@ def main() -> None:
         _exit(f"{place}{error.strerror or error}{where if error.filename else ''}", error)
     except Exception as error:  # a fault of ours or of a library: say so, keep the details
         _exit(f"{type(error).__name__}: {error}", error)
-    _report_sweep()
+    sweep.report()
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
@@ -120,7 +107,7 @@ def _hydra_main(config: DictConfig) -> float | None:
         else:
             config = with_absolute_paths(config)
         if group is not None:
-            return _sweep_job(config, path, typed, group, resume)
+            return sweep.run_job(config, path, typed, group, resume)
         with RunDirectory(path).locked():
             return experiment.run(config, path, overrides=typed, group=None, resume=resume)
     except Exception as error:
@@ -129,38 +116,6 @@ def _hydra_main(config: DictConfig) -> float | None:
             raise  # the sweeper must know
         _failures.append(error)
         return None
-
-
-def _sweep_job(
-    config: DictConfig, path: Path, typed: list[str], group: str, resume: bool
-) -> float | None:
-    """One job, unless it is done or another process is at it: so several may share a sweep."""
-    from rmexp import experiment
-
-    directory = RunDirectory(path)
-    try:
-        with directory.locked():
-            if done := _earlier_status(directory, config):
-                if done["state"] == "finished" and done["num_epochs"] >= config.loop.num_epochs:
-                    _log.info("%s: finished earlier, skipped", path.name)
-                    return done.get("objective")
-                resume = directory.holds_a_run()
-            return experiment.run(config, path, overrides=typed, group=group, resume=resume)
-    except RunInUseError:
-        _earlier_status(directory, config)
-        _log_to_terminal(f"{path.name}: another process is at it, left to that")
-        return None
-
-
-def _earlier_status(directory: RunDirectory, config: DictConfig) -> dict[str, Any] | None:
-    """What is known of this very job, or None if it never began."""
-    status = directory.status()
-    if status and status["config_hash"] != config_hash(config):
-        raise ConfigError(
-            f"{directory.path}: this sweep directory holds a job of the same name with another "
-            "configuration; choose another hydra.sweep.dir"
-        )
-    return status
 
 
 def _check_before_hydra(arguments: list[str]) -> None:
@@ -204,13 +159,6 @@ def _quoted(word: str, multirun: bool) -> str:
     return f"{key}='{escaped}'"
 
 
-class SweepReport(Callback):
-    """Remembers where a sweep writes, so that its end can be told whatever launched its jobs."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _sweep_dir.append(Path(config.hydra.sweep.dir).absolute())
-
-
 def _log_failure(error: Exception, path: Path) -> None:
     """Put the failure into the job's own log; in a sweep also say it at once."""
     details = "".join(traceback.format_exception(error))
@@ -220,46 +168,19 @@ def _log_failure(error: Exception, path: Path) -> None:
             handler.handle(record)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         text = details if _traceback_wanted[0] else str(error)
-        _log_to_terminal(f"job {path.name} failed: {text}")
-
-
-def _log_to_terminal(text: str) -> None:
-    sys.stderr.write(text.rstrip() + "\n")
-    sys.stderr.flush()
+        say(f"job {path.name} failed: {text}")
 
 
 def _exit(message: str, error: Exception) -> None:
     typed = any(a.lower().startswith("debug.traceback=true") for a in sys.argv[1:])
     wanted = typed or _traceback_wanted[0]
     if wanted:
-        _log_to_terminal("".join(traceback.format_exception(error)))
-    if not _report_sweep():
-        _log_to_terminal(f"error: {message}")
+        say("".join(traceback.format_exception(error)))
+    if not sweep.report():
+        say(f"error: {message}")
         if not wanted and not isinstance(error, (HydraException, OmegaConfBaseException)):
-            _log_to_terminal("(debug.traceback=true shows where; the run's rmexp.log has it too)")
+            say("(debug.traceback=true shows where; the run's rmexp.log has it too)")
     sys.exit(1)
-
-
-def _report_sweep() -> bool:
-    """Print how each job of a sweep ended; False if this was no sweep."""
-    if not _sweep_dir or not _sweep_dir[0].is_dir():
-        return False
-    folder = _sweep_dir[0]
-    jobs = sorted(p for p in folder.iterdir() if p.is_dir())
-    if not jobs:
-        return False
-    lines = [f"sweep {folder}:"]
-    for job in jobs:
-        status = RunDirectory(job).status() or {"state": "not started"}
-        objective = status.get("objective")
-        record = job / "metrics.jsonl"
-        rows = JsonlRecord.read(record) if objective is not None and record.exists() else []
-        shown = "" if objective is None else f"  objective {objective_text(objective, rows)}"
-        lines.append(f"  {status['state']:<11}  {job.name}{shown}")
-        if status.get("error") and status["state"] != "finished":
-            lines += [f"      {line}" for line in str(status["error"]).splitlines()]
-    _log_to_terminal("\n".join(lines))
-    return True
 
 
 def _explain(error: Exception) -> str:

@@ -72,8 +72,8 @@ class RunDirectory:
             CheckpointError: the directory cannot be written.
         """
         if self.holds_a_run():
-            before = saved_config(self.path) if self.config_file.exists() else config
-            differences = "".join(f"  {line}\n" for line in changes(before, config))
+            before = saved_config(self.path) if self.config_file.exists() else _plain(config)
+            differences = "".join(f"  {line}\n" for line in changes(before, _plain(config)))
             raise ConfigError(
                 f"{self.path}: there is a run here already"
                 + (f", with another configuration:\n{differences}" if differences else "; ")
@@ -232,7 +232,7 @@ def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictCo
         wanted = wanted.copy()
         OmegaConf.update(wanted, "logging", composed.logging, merge=False)
     wanted = with_absolute_paths(wanted)
-    if refused := changes(saved, wanted):
+    if refused := changes(_plain(saved), _plain(wanted)):
         raise ConfigError(
             f"resume={path}: a resumed run keeps its configuration; start a new run for\n"
             + "\n".join(f"  {line}" for line in refused)
@@ -240,14 +240,21 @@ def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictCo
     return wanted
 
 
-def changes(before: DictConfig, after: DictConfig) -> list[str]:
-    """`key: old -> new` for each difference that makes `after` another run than `before`."""
-    old, new = (flatten(OmegaConf.to_container(c, resolve=True)) for c in (before, after))
+def changes(before: Any, after: Any) -> list[str]:
+    """`key: old -> new` for each difference that makes `after` another run than `before`.
+
+    Both are plain: nested dicts, lists and values.
+    """
+    old, new = flatten(before), flatten(after)
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not key.startswith(CHANGEABLE)
     ]
+
+
+def _plain(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=True)
 
 
 def flatten(node: Any, key: str = "") -> dict[str, Any]:

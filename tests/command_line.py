@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from rmexp import cli
+from rmexp import cli, sweep
 
 TESTS = Path(__file__).resolve().parent
 GOLDEN = TESTS / "golden"
@@ -52,7 +52,7 @@ def run_here(
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     GlobalHydra.instance().clear()
-    cli._sweep_dir.clear()
+    sweep._folders.clear()
     cli._failures.clear()
     cli._traceback_wanted[0] = False
     capfd.readouterr()

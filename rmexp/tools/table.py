@@ -114,7 +114,7 @@ def read_result(path: Path) -> Result:
     record = directory.metrics_file
     return Result(
         directory=path,
-        config=saved_config(path),
+        config=DictConfig(saved_config(path)),
         state=str(status.get("state", "unknown")),
         error=next(iter(str(status.get("error", "")).splitlines()), ""),
         rows=JsonlRecord.read(record) if record.exists() else [],

@@ -105,7 +105,7 @@ IN_CONFIG: dict[str, Callable[[Content], None]] = {
     "through torch": put(*ALGO, head=node("rmexp.algo.bc.torch.hub.load")),
     "our own function": put(*ALGO, head=node("rmexp.atomic.write_atomically")),
     "class of another group": class_of_another_group,
-    "callback of the command line": put(*ALGO, head=node("rmexp.cli.SweepReport")),
+    "callback of the command line": put(*ALGO, head=node("rmexp.sweep.SweepReport")),
     "name with a space": put(*ALGO, head=node("rmexp.nets.heads.Deterministic ")),
     "name in capitals": put(*ALGO, head=node("RMEXP.nets.heads.Deterministic")),
     "list as a name": put(*ALGO, head=node([RUN])),
