@@ -195,7 +195,7 @@ def saved_config(path: Path) -> Any:
         ) from error
     except Exception as error:  # any parser's complaint about a damaged file
         raise CheckpointError(f"{directory.config_file}: cannot be read: {error}") from error
-    for entry in path.iterdir():
+    for entry in sorted(path.iterdir()):
         if entry.is_symlink() and not entry.is_dir():
             raise CheckpointError(
                 f"{entry}: is a link to {entry.readlink()}, which the run would write to; "

@@ -22,7 +22,7 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 def sent(run_dir: Path) -> set[tuple[int, str]]:
     """(epoch, metric) of every value in the transaction logs below `run_dir`."""
     found: set[tuple[int, str]] = set()
-    for file in run_dir.glob("wandb/*run-*/run-*.wandb"):
+    for file in sorted(run_dir.glob("wandb/*run-*/run-*.wandb")):
         for row in _history(file.read_bytes()):
             if isinstance(epoch := row.get("epoch"), int):
                 found |= {(epoch, key) for key in row if not key.startswith("_")}
