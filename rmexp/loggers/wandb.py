@@ -300,8 +300,5 @@ def _tear_down() -> None:
 
     try:
         wandb.teardown()
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # it reports the dead service once more; state is clear
+    except (Exception, SystemExit) as error:  # it reports the dead service; state is clear
         _log.debug("wandb.teardown: %s: %s", type(error).__name__, error)
