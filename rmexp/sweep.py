@@ -1,4 +1,4 @@
-"""Jobs of a sweep: each is run unless it is done or another process is at it; all are reported."""
+"""Jobs of a sweep: each is run unless it is done or another process is at it; all are reported.
 
 So the same command continues a sweep that was stopped, and several processes can share one.
 """
