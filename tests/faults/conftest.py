@@ -10,6 +10,14 @@ pytest.register_assert_rewrite("tests.faults.campaign")
 from tests.faults.campaign import Tally  # noqa: E402 - its asserts explain themselves now
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long run may take its time."""
+    if config.getoption("--faults") == "long":
+        for item in items:
+            if item.get_closest_marker("faults"):
+                item.add_marker(pytest.mark.timeout(7200))
+
+
 @pytest.fixture
 def fault_rounds(request: pytest.FixtureRequest) -> int:
     """How often a test repeats what it draws at random."""

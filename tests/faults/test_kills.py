@@ -51,3 +51,18 @@ def test_killed_at_any_moment(algo: str, tmp_path: Path, tally: Tally, fault_rou
     for i in range(2 * fault_rounds):
         carried_on(whole, tmp_path / f"{i}", [moment(draws, whole)], tally)
     carried_on(whole, tmp_path / "twice", [moment(draws, whole), moment(draws, whole)], tally)
+
+
+@pytest.mark.parametrize("algo", ["bc", "diffusion_policy"])
+def test_killed_inside_the_writing_of_a_checkpoint(
+    algo: str, tmp_path: Path, tally: Tally, fault_rounds: int
+) -> None:
+    """At some byte of it: of the first one, and of the first one of a run that was resumed."""
+    whole = whole_run([*TINY, *QUIET, f"algo={algo}", *ALGORITHMS[algo]], tmp_path / "whole")
+    draws = random.Random(algo)
+    size = (whole.run / "checkpoints" / "last.pt").stat().st_size
+    for i in range(2 * fault_rounds):
+        torn = Fault("byte", draws.randrange(size // 5, size))
+        later = [Fault("call", 3, "save_last"), torn]
+        carried_on(whole, tmp_path / str(i), later if i % 2 else [torn], tally)
+    assert tally.kills == 3 * fault_rounds
