@@ -129,7 +129,7 @@ class RunDirectory:
     def _clear(self) -> None:
         """Delete what a killed process had begun to write; nobody else writes here now."""
         for folder in (self.path, self.checkpoints, self.videos):
-            for torn in folder.glob(".*.tmp*"):
+            for torn in sorted(folder.glob(".*.tmp*")):
                 torn.unlink()
 
     def status(self) -> dict[str, Any] | None:

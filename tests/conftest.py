@@ -12,6 +12,7 @@ from rmexp.seeding import preserved_random_state, seed_global
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+FAULTS = REPOSITORY / "tests" / "faults"
 
 torch.set_num_threads(1)
 if not os.environ.get("DISPLAY"):  # mujoco chooses when it is first imported, whoever does that
@@ -22,9 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",
         choices=("ci", "long"),
-        default="ci",
-        help="how much tests/faults tries to break: what every commit sees, or many times that",
+        help="run tests/faults too: with what every commit sees, or with many times that",
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`tests/faults` takes minutes of its own: it runs for who names it, or gives `--faults`."""
+    named = config.getoption("--faults") or any("faults" in word for word in config.args)
+    return True if collection_path == FAULTS and not named else None
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

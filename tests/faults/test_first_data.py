@@ -56,7 +56,7 @@ def test_the_image_cache_killed_at_every_file_operation(tmp_path: Path, tally: T
     assert tally.kills >= 5
 
 
-GENERATE = [sys.executable, "-m", "rmexp.tools.generate", "task=lift", "n=6", "num_workers=2"]
+GENERATE = [sys.executable, "-m", "rmexp.tools.generate", "task=lift", "n=12", "num_workers=2"]
 
 
 def generating(out: Path) -> subprocess.Popen[str]:

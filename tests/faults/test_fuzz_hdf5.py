@@ -17,7 +17,7 @@ def test_mutants_load_as_they_are_or_are_refused(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Never a crash, a hang, a traceback, or values and lengths that are not in the file."""
-    mode = request.config.getoption("--faults", default="ci")
+    mode = request.config.getoption("--faults")
     findings = fuzz([*FOUND_ONCE, *range(10_000, 12_000 if mode == "long" else 10_200)])
     assert {f.file: f for f in findings if f.ended not in ("loaded", "refused")} == {}
     ends = counts(findings)

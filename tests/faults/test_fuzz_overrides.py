@@ -117,7 +117,7 @@ UNHEALTHY = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
 
 
 def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.config.getoption("--faults", default="ci"))
+    return request.config.getoption("--faults") or "ci"
 
 
 @pytest.fixture

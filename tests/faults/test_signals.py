@@ -13,7 +13,7 @@ from tests.faults.training import Fault, World
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 MOMENTS = {
-    "start": ("_prepare_torch", 1),
+    "start": ("prepare_torch", 1),
     "reading the data": ("Dataset._read", 1),
     "building": ("algo", 1),
     "the first step": ("EpochProgress.add", 1),
