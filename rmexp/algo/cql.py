@@ -139,7 +139,7 @@ class CQL(Algo):
         if self.counters["updates"] < self.bc_start_steps:
             aim = self.head.log_prob(outputs, actions)
         else:
-            aim = self.critic(obs, sampled).amin(0)
+            aim = torch.stack([critic(obs, sampled) for critic in self.critic]).amin(0)
 
         entropy_weight = self.entropy_weight().detach()
         losses = {"actor": (entropy_weight * log_prob - aim).mean()}
@@ -181,8 +181,9 @@ class CQL(Algo):
         actions, log_prob = self.head.draw(outputs, draws.randn(shape))
         if self.num_target_actions > 1:
             several, _ = self.head.draw(outputs, draws.randn((self.num_target_actions, *shape)))
-            return self.critic_target.net(next_obs, several).amax(1).amin(0)
-        value = self.critic_target.net(next_obs, actions).amin(0)
+            each = torch.stack([critic(next_obs, several) for critic in self.critic_target.net])
+            return each.amax(1).amin(0)
+        value = torch.stack([q(next_obs, actions) for q in self.critic_target.net]).amin(0)
         return value if self.deterministic_backup else value - self.entropy_weight() * log_prob
 
     def _proposals(self, here: Outputs, there: Outputs, draws: Draws) -> tuple[Tensor, Tensor]:

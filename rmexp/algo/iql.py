@@ -99,7 +99,7 @@ class IQL(Algo):
         actions = batch["actions"]
 
         with torch.no_grad():
-            q = self.critic_target.net(obs, actions).amin(0)
+            q = torch.stack([critic(obs, actions) for critic in self.critic_target.net]).amin(0)
             q_target = batch["rewards"] + batch["bootstrap"] * self.value(next_obs)
 
         value = self.value(obs)

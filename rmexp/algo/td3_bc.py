@@ -100,7 +100,8 @@ class TD3BC(Algo):
             noise = self.target_noise_std * draws.randn(actions.shape)
             noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
             next_actions = torch.tanh(self.actor_target.net(next_obs)["action"]) + noise
-            next_q = self.critic_target.net(next_obs, next_actions.clamp(-1.0, 1.0))
+            next_actions = next_actions.clamp(-1.0, 1.0)
+            next_q = torch.stack([q(next_obs, next_actions) for q in self.critic_target.net])
             next_value = self.min_weight * next_q.amin(0)
             next_value += (1.0 - self.min_weight) * next_q.amax(0)
             q_target = batch["rewards"] + batch["bootstrap"] * next_value

@@ -73,7 +73,7 @@ class Expected(ActionValue):
     def backup(
         self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
     ) -> Tensor:
-        each = critics(obs, actions)
+        each = torch.stack([critic(obs, actions) for critic in critics])  # (C, N, B)
         values = self.min_weight * each.amin(0) + (1.0 - self.min_weight) * each.amax(0)
         return rewards + bootstrap * values.amax(0)
 

@@ -90,7 +90,7 @@ class Critic(nn.Module):
 
 
 class Critics(nn.ModuleList):
-    """`number` independent critics; called like one, they give (C, B) or (C, N, B)."""
+    """`number` independent critics; an update says itself how it joins what they say."""
 
     def __init__(
         self,
@@ -106,9 +106,6 @@ class Critics(nn.ModuleList):
         super().__init__(
             Critic(obs_shapes, ac_dim, layer_dims, value_bounds, encoder) for _ in range(number)
         )
-
-    def forward(self, obs: Obs, actions: Tensor) -> Tensor:
-        return torch.stack([critic(obs, actions) for critic in self])
 
 
 class Perturbation(nn.Module):

@@ -23,6 +23,7 @@ Outputs = Mapping[str, Tensor]
 MAX_STD = 7.5
 MEAN_LIMIT = 9.0
 LOW_NOISE_STD = 1e-4
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class Head(ABC):
@@ -118,7 +119,8 @@ class Gaussian(Density):
 
     def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
         mean, std = self._mean_and_std(outputs)
-        return normal_log_prob(actions, mean, std).sum(-1)
+        scaled = (actions - mean) / std
+        return (-0.5 * scaled.square() - std.log() - HALF_LOG_2PI).sum(-1)
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
         mean, std = self._mean_and_std(outputs)
@@ -152,7 +154,8 @@ class GMM(Density):
 
     def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
         mean, std = self._means_and_stds(outputs)  # (..., K, A)
-        per_mode = normal_log_prob(actions.unsqueeze(-2), mean, std).sum(-1)
+        scaled = (actions.unsqueeze(-2) - mean) / std
+        per_mode = (-0.5 * scaled.square() - std.log() - HALF_LOG_2PI).sum(-1)
         log_weights = F.log_softmax(outputs["logits"], dim=-1)
         return torch.logsumexp(log_weights + per_mode, dim=-1)
 
@@ -170,7 +173,3 @@ class GMM(Density):
         shape = (*outputs["logits"].shape, -1)
         mean = torch.tanh(outputs["mean"].view(shape))
         return mean, F.softplus(outputs["scale"].view(shape)) + self.min_std
-
-
-def normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rmexp.draws import Draws
-from rmexp.nets.heads import MAX_STD, MEAN_LIMIT, Density, Outputs, normal_log_prob
+from rmexp.nets.heads import HALF_LOG_2PI, MAX_STD, MEAN_LIMIT, Density, Outputs
 
 EPSILON = 1e-6
 
@@ -54,4 +54,5 @@ class TanhGaussian(Density):
 def _log_prob(actions: Tensor, raw: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """The density of actions = tanh(raw): that of `raw`, divided by the slope of tanh there."""
     slope = 1.0 - actions * actions + EPSILON
-    return (normal_log_prob(raw, mean, std) - slope.log()).sum(-1)
+    normal = -0.5 * ((raw - mean) / std).square() - std.log() - HALF_LOG_2PI
+    return (normal - slope.log()).sum(-1)

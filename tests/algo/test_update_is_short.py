@@ -27,24 +27,21 @@ PROJECT = Path(rmexp.__file__).parent
 SHORT = (12, 6)
 """Functions and files at most, but for those below, whose boxes are longer."""
 LIMITS = {
-    # A density's parts, and two kinds of value network beside the actor.
-    "iql": (14, 6),
-    "iql_gmm": (14, 6),
     # The process that adds noise and the step's embedding have files of their own.
     "diffusion_policy": (11, 7),
     "diffusion_policy_transformer": (12, 8),
     # Two networks of a VAE, its prior and its posterior, which are choices.
     "bc_vae": (16, 7),
     # SAC's actor and two multipliers, and the paper's proposals.
-    "cql": (23, 8),
+    "cql": (21, 7),
     # Contains another algorithm (bc_vae or bc_gmm) as the model of the data's actions.
-    "bcq": (30, 10),
+    "bcq": (29, 10),
     "bcq_distributional": (31, 10),
-    "bcq_gmm": (28, 9),
+    "bcq_gmm": (26, 9),
     # Contain whole algorithms: a VAE; a planner and an actor; those two and a BCQ.
     "gl_vae": (18, 8),
     "hbc": (27, 13),
-    "iris": (41, 17),
+    "iris": (40, 17),
 }
 IMAGES = (9, 3)
 """What images add: their augmentation, and the network of a camera."""

@@ -40,11 +40,11 @@ def test_an_action_follows_the_observation() -> None:
 def test_several_actions_of_a_state() -> None:
     critics = Critics(2, SHAPES, 7, [13, 17], None, None)
     obs, actions = observations(5), torch.randn(3, 5, 7)
-    values = critics(obs, actions)
-    assert values.shape == (2, 3, 5)
+    first, second = (critic(obs, actions) for critic in critics)
+    assert first.shape == (3, 5)
     for n in range(3):
-        torch.testing.assert_close(values[:, n], critics(obs, actions[n]))
-    assert not torch.equal(values[0], values[1])
+        torch.testing.assert_close(first[n], critics[0](obs, actions[n]))
+    assert not torch.equal(first, second)
 
 
 def test_values_keep_to_their_bounds() -> None:
@@ -65,8 +65,8 @@ def test_impossible_bounds_are_refused(bounds: list[float]) -> None:
         Critics(0, SHAPES, 7, [13], None, None)
 
 
-class FixedValues(nn.ModuleList):
-    """Critics that answer `values` (C, N, B) whatever they are shown."""
+class FixedValues(nn.Module):
+    """A critic that answers `values` (N, B) whatever it is shown."""
 
     def __init__(self, values: torch.Tensor) -> None:
         super().__init__()
@@ -81,7 +81,8 @@ def test_a_backup_mixes_the_least_and_the_greatest_critic(min_weight: float, val
     expected = Expected(
         num_critics=3, min_weight=min_weight, layer_dims=[], value_bounds=None, td_loss="l2"
     )
-    critics = FixedValues(torch.tensor([[[1.0], [5.0]], [[2.0], [3.0]], [[4.0], [4.0]]]))
+    values = torch.tensor([[[1.0], [5.0]], [[2.0], [3.0]], [[4.0], [4.0]]])
+    critics = nn.ModuleList(FixedValues(each) for each in values)
     rewards, bootstrap = torch.tensor([10.0]), torch.tensor([0.5])
     target = expected.backup(critics, {}, torch.empty(2, 1, 7), rewards, bootstrap)
     torch.testing.assert_close(target, torch.tensor([10.0 + 0.5 * value]))
