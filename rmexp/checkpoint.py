@@ -104,21 +104,30 @@ def load_last(folder: Path) -> dict[str, Any] | None:
         try:
             content = load(previous)
         except CheckpointError as second:
-            raise CheckpointError(f"{error}\n{_other_ways(folder)}") from second
+            also = f"\n{second}" if previous.exists() else ""
+            raise CheckpointError(f"{error}{also}\n{_other_ways(folder)}") from second
         _log.warning("%s\nGoing on from the checkpoint before it, %s", error, previous.name)
         link(previous, last)  # else the next save would make the damaged file the previous one
         return content
 
 
 def _other_ways(folder: Path) -> str:
-    others = [p for p in sorted(folder.glob("*.pt")) if p.stem not in ("last", "previous")]
+    others = [p for p in sorted(folder.glob("*.pt")) if _is_whole(p)]
     if not others:
-        return "There is no other checkpoint here; start a new run"
+        return "There is no whole checkpoint here; start a new run"
     names = ", ".join(path.name for path in others)
     return (
         f"To go on from an earlier checkpoint ({names}), copy it to its place and resume again:\n"
         f"  cp {others[-1]} {folder / 'last.pt'}"
     )
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        load(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _seal(buffer: io.BytesIO) -> None:

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rmexp import sweep
 from rmexp.config import COMMAND_LINE, config_dir, register
-from rmexp.errors import ConfigError, RmexpError
+from rmexp.errors import ConfigError, RmexpError, RunExistsError, RunInUseError
 from rmexp.run_dir import RunDirectory, resumed_config, saved_config, with_absolute_paths
 from rmexp.suggest import did_you_mean
 from rmexp.sweep import say
@@ -163,7 +163,8 @@ def _log_failure(error: Exception, path: Path) -> None:
     """Put the failure into the job's own log; in a sweep also say it at once."""
     details = "".join(traceback.format_exception(error))
     record = _log.makeRecord(_log.name, logging.ERROR, "", 0, "%s", (details,), None)
-    for handler in logging.getLogger().handlers:
+    anothers = isinstance(error, (RunExistsError, RunInUseError))  # the log of a run that is well
+    for handler in [] if anothers else logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -179,7 +180,7 @@ def _exit(message: str, error: Exception) -> None:
     if not sweep.report():
         say(f"error: {message}")
         if not wanted and not isinstance(error, (HydraException, OmegaConfBaseException)):
-            say("(debug.traceback=true shows where; the run's rmexp.log has it too)")
+            say("(debug.traceback=true shows where)")
     sys.exit(1)
 
 

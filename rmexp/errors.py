@@ -11,6 +11,10 @@ class ConfigError(RmexpError):
     """The configuration cannot be built: names every faulty key at once."""
 
 
+class RunExistsError(ConfigError):
+    """There is a run in this directory already; it is left as it is."""
+
+
 class DatasetError(RmexpError):
     """A demonstration file cannot be used: names the file, the episode and the key."""
 

@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from rmexp import build, checkpoint, provenance
 from rmexp.algo.base import Spec
+from rmexp.config import check_top_level
 from rmexp.data.dataset import Dataset
 from rmexp.determinism import prepare_torch
-from rmexp.errors import CheckpointError
+from rmexp.errors import CheckpointError, ConfigError
 from rmexp.interrupt import Interrupt, Interrupted
 from rmexp.loggers.base import LoggerGroup, RunInfo
 from rmexp.loggers.console import ConsoleLogger
@@ -60,6 +61,7 @@ def run(
         group = group or (directory.status() or {}).get("group")
         try:
             build.check_config(config)
+            check_top_level(config)
             if not resume:
                 directory.create(config, overrides)
                 directory.write_status("running", config, group=group)
@@ -232,6 +234,11 @@ def _load_last(runner: Runner, directory: RunDirectory, record: JsonlRecord) -> 
     step = f", step {runner.progress.steps}" if runner.progress.steps else ""
     _log.info("resumed after epoch %d%s of %s", runner.epochs_done, step, directory.path)
     before, now = state["config"]["loop"]["num_epochs"], runner.settings.num_epochs
+    if now < runner.epochs_done:
+        raise ConfigError(
+            f"loop.num_epochs={now}: {directory.path} has done {runner.epochs_done} epochs "
+            "already; give as many at least"
+        )
     if before != now:
         how = "extended" if now > before else "cut short"
         _log.info("loop.num_epochs: %d -> %d, the run is %s", before, now, how)

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader  # numbers as in every other configuration
 
 from rmexp.atomic import unwritable, write_atomically
-from rmexp.errors import CheckpointError, ConfigError, RunInUseError
+from rmexp.errors import CheckpointError, ConfigError, RunExistsError, RunInUseError
 from rmexp.trust import shipped_targets, targets, trusted_config
 
 _log = logging.getLogger(__name__)
@@ -68,16 +68,20 @@ class RunDirectory:
         """Write what describes a new run; the configuration comes last and makes it one.
 
         Raises:
-            ConfigError: there is a run in this directory already; lists how it differs.
+            RunExistsError: there is a run in this directory already; lists how it differs.
             CheckpointError: the directory cannot be written.
         """
         if self.holds_a_run():
             before = saved_config(self.path) if self.config_file.exists() else _plain(config)
             differences = "".join(f"  {line}\n" for line in changes(before, _plain(config)))
-            raise ConfigError(
+            epochs = config.loop.num_epochs
+            longer = not differences and flatten(before).get("loop.num_epochs") != epochs
+            raise RunExistsError(
                 f"{self.path}: there is a run here already"
                 + (f", with another configuration:\n{differences}" if differences else "; ")
-                + f"continue it with resume={self.path}, or give the new one another hydra.run.dir"
+                + f"continue it with resume={self.path}"
+                + (f" loop.num_epochs={epochs}" if longer else "")
+                + ", or give the new one another hydra.run.dir"
             )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)

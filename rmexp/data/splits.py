@@ -48,7 +48,8 @@ def split_demos(
         if both:
             raise DatasetError(
                 f"{path}: filter keys {train_key!r} and {valid_key!r} share {len(both)} demos "
-                f"({', '.join(both[:3])}, ...); choose two that are disjoint, or "
+                f"({', '.join(both[:3])}{', ...' if len(both) > 3 else ''}); choose two that are "
+                "disjoint, or "
                 "dataset.valid_filter=null to draw the validation episodes"
             )
         how = f"{train_key or 'the rest'}/{valid_key}"

@@ -89,9 +89,12 @@ def test_another_configuration_is_refused_with_what_changed(whole: Whole, folder
         for line in ("  algo.lr: 0.0001 -> 0.5\n", "  seed: 0 -> 7\n"):
             assert line in outcome.text
         assert "num_epochs" not in outcome.text
-    outcome = train([*SMALL, NEW], folder)
-    assert outcome.code == 1
-    assert "there is a run here already; continue it with resume=" in outcome.text
+    for more in ([], ["loop.num_epochs=6"]):
+        outcome = train([*SMALL, *more, NEW], folder)
+        assert outcome.code == 1
+        assert "there is a run here already; continue it with resume=" in outcome.text
+        assert outcome.text.count("loop.num_epochs=6") == len(more)
+    assert "is a run here already" not in (folder / "run" / "rmexp.log").read_text()
     assert {file: file.read_bytes() for file in folder.rglob("*.pt")} == before
     same(folder / "run", whole.run)
 
@@ -107,8 +110,8 @@ def test_a_run_may_be_extended_and_says_so(folder: Path, tmp_path: Path) -> None
     )
     assert difference(ours["algo"], theirs["algo"]) is None
     outcome = train([AGAIN, "loop.num_epochs=3"], folder)
-    assert outcome.code == 0, outcome.text
-    assert "loop.num_epochs: 6 -> 3, the run is cut short" in outcome.text
+    assert outcome.code == 1
+    assert "has done 6 epochs already; give as many at least" in outcome.text
     assert len(rows(folder / "run")) == 6
 
 
