@@ -81,8 +81,15 @@ class VAE(nn.Module):
         posterior = self.encoder(x, obs, goal)
         z = self.prior.sample_posterior(posterior, draws, epoch)
         reconstructed = self.decode(z, obs, goal)
+        # The mean over the names of each one's mean, or the sum of everything.
+        if self.sum_reconstruction:
+            errors = [(v - targets[name]).square().sum() for name, v in reconstructed.items()]
+            reconstruction = torch.stack(errors).sum() / len(next(iter(targets.values())))
+        else:
+            errors = [F.mse_loss(value, targets[name]) for name, value in reconstructed.items()]
+            reconstruction = torch.stack(errors).mean()
         return {
-            "reconstruction_loss": self._reconstruction_loss(reconstructed, targets),
+            "reconstruction_loss": reconstruction,
             "kl_loss": self.prior.kl(posterior, z, self.prior_parameters(obs, goal)),
             **self.prior.metrics(posterior, epoch),
         }
@@ -108,14 +115,6 @@ class VAE(nn.Module):
         rows = len(next(iter(obs.values())))
         z = self.prior.sample(self.prior_parameters(obs, goal), (rows, self.latent_dim), draws)
         return z if self.latent_clip is None else z.clamp(-self.latent_clip, self.latent_clip)
-
-    def _reconstruction_loss(self, reconstructed: Tensors, targets: Tensors) -> Tensor:
-        """The mean over the names of each one's mean, or the sum of everything."""
-        if self.sum_reconstruction:
-            errors = [(v - targets[name]).square().sum() for name, v in reconstructed.items()]
-            return torch.stack(errors).sum() / len(next(iter(targets.values())))
-        errors = [F.mse_loss(value, targets[name]) for name, value in reconstructed.items()]
-        return torch.stack(errors).mean()
 
 
 class ConditionalMLP(nn.Module):

@@ -31,17 +31,17 @@ LIMITS = {
     "diffusion_policy": (11, 7),
     "diffusion_policy_transformer": (12, 8),
     # Two networks of a VAE, its prior and its posterior, which are choices.
-    "bc_vae": (16, 7),
+    "bc_vae": (15, 7),
     # SAC's actor and two multipliers, and the paper's proposals.
     "cql": (21, 7),
     # Contains another algorithm (bc_vae or bc_gmm) as the model of the data's actions.
-    "bcq": (29, 10),
-    "bcq_distributional": (31, 10),
+    "bcq": (28, 10),
+    "bcq_distributional": (30, 10),
     "bcq_gmm": (26, 9),
     # Contain whole algorithms: a VAE; a planner and an actor; those two and a BCQ.
-    "gl_vae": (18, 8),
-    "hbc": (27, 13),
-    "iris": (40, 17),
+    "gl_vae": (17, 8),
+    "hbc": (26, 13),
+    "iris": (39, 17),
 }
 IMAGES = (9, 3)
 """What images add: their augmentation, and the network of a camera."""
