@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, Signals
+from signal import SIG_DFL, SIGINT, SIGKILL, SIGTERM, Signals, signal
 from typing import Any
 
 import pytest
@@ -66,6 +66,7 @@ def generating(out: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal(SIGINT, SIG_DFL),  # whatever this process heeds
     )
 
 
