@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from rmexp.algo.base import Algo, Spec
 from rmexp.check import check
+from rmexp.config import check_top_level
 from rmexp.data.dataset import Dataset
 from rmexp.errors import ConfigError, RmexpError
 from rmexp.loggers.base import Logger
@@ -33,6 +34,7 @@ def check_config(config: DictConfig) -> None:
         if "_target_" not in config[group]:
             raise ConfigError(f"{group}: it has no _target_; choose one with {group}=NAME")
     check(config, LIVE)
+    check_top_level(config)
 
 
 def loop_settings(config: DictConfig) -> LoopSettings:

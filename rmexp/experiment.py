@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from rmexp import build, checkpoint, provenance
 from rmexp.algo.base import Spec
-from rmexp.config import check_top_level
 from rmexp.data.dataset import Dataset
 from rmexp.determinism import prepare_torch
 from rmexp.errors import CheckpointError, ConfigError
@@ -61,7 +60,6 @@ def run(
         group = group or (directory.status() or {}).get("group")
         try:
             build.check_config(config)
-            check_top_level(config)
             if not resume:
                 directory.create(config, overrides)
                 directory.write_status("running", config, group=group)

@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 
 from rmexp import archive, build, checkpoint
 from rmexp.algo.base import Algo, Spec, Stats, prepare_observations
-from rmexp.config import check_top_level
 from rmexp.draws import EpisodeDraws, SeededDraws
 from rmexp.errors import CheckpointError, ConfigError, RmexpError
 from rmexp.seeding import derive
@@ -76,7 +75,6 @@ class Policy:
         config = trusted_config(content["config"], trust, str(path))
         try:
             build.check_config(config)
-            check_top_level(config)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from error
         chosen = build.device(config.device if device is None else device)

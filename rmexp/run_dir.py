@@ -160,8 +160,7 @@ class RunDirectory:
 
 def config_hash(config: DictConfig) -> str:
     """sha256 of the keys that make this run the run it is; what `CHANGEABLE` names is left out."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    decisive = {k: v for k, v in flatten(plain).items() if not k.startswith(CHANGEABLE)}
+    decisive = {k: v for k, v in flatten(_plain(config)).items() if not k.startswith(CHANGEABLE)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -221,7 +220,7 @@ def resumed_config(path: Path, typed: list[str], composed: DictConfig) -> DictCo
             shipped ones are, those in `composed`, and what it lists as `trust`.
         ConfigError: a change would make it another run; lists old and new values.
     """
-    own = targets(OmegaConf.to_container(composed, resolve=True)) - shipped_targets("")
+    own = targets(_plain(composed)) - shipped_targets("")
     trust = {*composed.trust, *own}
     saved = trusted_config(saved_config(path), trust, str(RunDirectory(path).config_file))
     keys = [word.lstrip("+~").partition("=")[0] for word in typed]

@@ -81,18 +81,23 @@ def plot(arguments: PlotArguments) -> None:
             f"name those to compare: runs=[{directories[0]},...]"
         )
     picture = draw(runs)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{out}: cannot be written ({error.strerror}); choose another out=..."
-        ) from error
+    write_out(out, picture)
     epochs = max(run.num_epochs for run in runs)
     size = len(picture.encode()) / 1000
     sys.stdout.write(
         f"{out}: {_count(len(runs), 'run')}, {_count(epochs, 'epoch')}, {size:.0f} kB\n"
     )
+
+
+def write_out(out: Path, text: str) -> None:
+    """Write the file that `out=` names, with its folders; raises ConfigError when it cannot be."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{out}: cannot be written ({error.strerror}); choose another out=..."
+        ) from error
 
 
 def find_runs(paths: Sequence[Path], mark: str = RECORD) -> list[Path]:

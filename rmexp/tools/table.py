@@ -22,7 +22,7 @@ from rmexp.loggers.jsonl import FINAL, JsonlRecord
 from rmexp.loggers.report import duration, number
 from rmexp.rollout.statistics import wilson_interval
 from rmexp.run_dir import RunDirectory, config_hash, saved_config
-from rmexp.tools.plot import find_runs, run_names
+from rmexp.tools.plot import find_runs, run_names, write_out
 
 PROG = "python -m rmexp.tools.table"
 HEADER = (
@@ -97,13 +97,7 @@ def table(arguments: TableArguments) -> None:
         sys.stdout.write(text)
         return
     out = Path(arguments.out).expanduser()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{out}: cannot be written ({error.strerror}); choose another out=..."
-        ) from error
+    write_out(out, text)
     sys.stdout.write(f"{out}: {len(results)} runs\n")
 
 
