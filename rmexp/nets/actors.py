@@ -24,10 +24,15 @@ class MLP(nn.Module):
         self.out_dim = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in_dim) -> (..., out_dim)."""
+        """x: (..., in_dim) -> (..., out_dim).
+
+        As rows, because a layer's output of more dimensions is a view, and of a view that is
+        changed in place autograd copies whole gradients, one more for every change.
+        """
+        rows = x.flatten(0, -2)
         for layer in self.layers:
-            x = layer(x).relu_()
-        return x
+            rows = layer(rows).relu_()
+        return rows.unflatten(0, x.shape[:-1]) if x.dim() > 2 else rows
 
 
 class MLPActor(nn.Module):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +23,9 @@ from rmexp.loggers.report import duration, number
 from rmexp.rollout.statistics import wilson_interval
 from rmexp.run_dir import RunDirectory, config_hash, saved_config
 from rmexp.tools.plot import find_runs, run_names, write_out
+
+if TYPE_CHECKING:
+    from rmexp.policy import Policy
 
 PROG = "python -m rmexp.tools.table"
 HEADER = (
@@ -38,6 +41,7 @@ HEADER = (
 LEGEND = (
     "Success: the final evaluations of all seeds pooled, with the 95 % Wilson interval of their "
     "episodes; it knows nothing of how much training varies: see the successes of each seed. "
+    "What does not act has the last validation loss instead: the mean, and that of each seed. "
     "Training (with validation) and rollouts (all of them): mean wall time of a run."
 )
 
@@ -74,16 +78,28 @@ class Result:
                 return round(row[f"{FINAL}success_rate"] * episodes), episodes
         return None
 
+    @property
+    def loss(self) -> float | None:
+        """The last validation loss."""
+        losses = [row["valid/loss"] for row in self.rows if "valid/loss" in row]
+        return losses[-1] if losses else None
+
+    def policy(self, trust: Sequence[str]) -> Policy:
+        """That of the last step."""
+        from rmexp.policy import Policy  # torch, which a table of nothing does not need
+
+        checkpoint = RunDirectory(self.directory).checkpoints / "last.pt"
+        return Policy.load(checkpoint, trust=trust, device="cpu")
+
     def seconds(self, *phases: str) -> float:
         return sum(row.get(f"time/{phase}/epoch_s", 0.0) for row in self.rows for phase in phases)
 
-    def missing(self) -> str | None:
+    def missing(self, trust: Sequence[str]) -> str | None:
         """Why this run is not in the table, or None if it is."""
         if self.state != "finished":
             return f"{self.state}{f': {self.error}' if self.error else ''}"
-        if self.final is None:
-            losses = [row["valid/loss"] for row in self.rows if "valid/loss" in row]
-            loss = f"; validation loss {number(losses[-1])}" if losses else ""
+        if self.final is None and (self.loss is None or self.policy(trust).algo.acts):
+            loss = "" if self.loss is None else f"; validation loss {number(self.loss)}"
             return f"finished without a success rate{loss}"
         return None
 
@@ -118,8 +134,11 @@ def read_result(path: Path) -> Result:
 def markdown(results: Sequence[Result], trust: Sequence[str]) -> str:
     """One line for each configuration, then what it means, then the runs that are not in it."""
     groups: dict[str, list[Result]] = {}
+    absent: list[str] = []
     for result in results:
-        if result.missing() is None:
+        if (why := result.missing(trust)) is not None:
+            absent.append(f"- {result.directory}: {why}")
+        else:
             groups.setdefault(_but_for_the_seed(result.config), []).append(result)
     names = run_names([group[0].directory for group in groups.values()])
     lines = [_cells(HEADER), _cells(["---"] * 2 + ["---:"] * (len(HEADER) - 2))]
@@ -134,7 +153,6 @@ def markdown(results: Sequence[Result], trust: Sequence[str]) -> str:
         for name, group in zip(names, groups.values(), strict=True)
         if len(group) < most
     ]
-    absent = [f"- {r.directory}: {why}" for r in results if (why := r.missing()) is not None]
     if absent:
         notes.append("\n".join(["Not in the table:", *absent]))
     return "\n\n".join(["\n".join(lines), *notes]) + "\n"
@@ -149,20 +167,28 @@ def _row(name: str, group: Sequence[Result], trust: Sequence[str]) -> list[str]:
                 f"{one.directory} and {other.directory} are the same run (seed "
                 f"{one.config.seed}); name those to tabulate: runs=[{one.directory},...]"
             )
-    finals = [result.final or (0, 0) for result in by_seed]
-    successes, episodes = (sum(column) for column in zip(*finals, strict=True))
-    low, high = wilson_interval(successes, episodes)
     data = _data_name(group[0].config)
     return [
         name.replace(f"_{data}", "", 1),
         data,
-        f"{100 * successes / episodes:.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
-        ", ".join(f"{won}/{n}" for won, n in finals),
+        *_outcome(by_seed),
         f"{round(group[0].rows[-1]['global_step']):,}",
-        f"{_num_parameters(group[0], trust):,}",
+        f"{group[0].policy(trust).algo.num_parameters():,}",
         duration(fmean(result.seconds("train", "valid") for result in group)),
         duration(fmean(result.seconds("rollout") for result in group)),
     ]
+
+
+def _outcome(by_seed: Sequence[Result]) -> tuple[str, str]:
+    """All runs together, and each: success rates, or validation losses of what does not act."""
+    finals = [result.final for result in by_seed if result.final is not None]
+    if not finals:
+        losses = [result.loss for result in by_seed if result.loss is not None]
+        return f"loss {number(fmean(losses))}", ", ".join(map(number, losses))
+    successes, episodes = (sum(column) for column in zip(*finals, strict=True))
+    low, high = wilson_interval(successes, episodes)
+    rate = f"{100 * successes / episodes:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return rate, ", ".join(f"{won}/{n}" for won, n in finals)
 
 
 def _but_for_the_seed(config: DictConfig) -> str:
@@ -175,14 +201,6 @@ def _data_name(config: DictConfig) -> str:
     path: Any = OmegaConf.to_container(config.dataset).get("path")  # pyright: ignore
     files: list[str] = path if isinstance(path, list) else [str(path)]
     return "+".join(Path(file).stem for file in files)
-
-
-def _num_parameters(result: Result, trust: Sequence[str]) -> int:
-    """Counted in the policy itself: the record of a run does not have it."""
-    from rmexp.policy import Policy  # torch, which a table of nothing does not need
-
-    checkpoint = RunDirectory(result.directory).checkpoints / "last.pt"
-    return Policy.load(checkpoint, trust=trust, device="cpu").algo.num_parameters()
 
 
 def _cells(cells: Sequence[str]) -> str:

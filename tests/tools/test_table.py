@@ -10,6 +10,7 @@ import pytest
 
 from rmexp.arguments import run_command
 from rmexp.errors import CheckpointError, ConfigError
+from rmexp.loggers.report import number
 from rmexp.rollout.statistics import wilson_interval
 from rmexp.tools.table import PROG, TableArguments, table
 from tests.command_line import GOLDEN, TINY, run_here
@@ -95,6 +96,20 @@ def test_runs_without_a_result_are_named(sweep: Path) -> None:
         f"- {no_rollouts}: finished without a success rate; validation loss",
     ):
         assert line in text
+
+
+def test_what_does_not_act_has_its_loss(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["algo=gl", "algo.subgoal_horizon=2", f"hydra.run.dir={tmp_path / 'gl'}"]
+    words.append(f"dataset.path={GOLDEN / 'tiny_lift.hdf5'}")
+    tiny = [word for word in TINY if not word.startswith("algo.")]
+    assert run_here([*tiny, *words], monkeypatch, capfd).code == 0
+    last = (tmp_path / "gl" / "metrics.jsonl").read_text().splitlines()[-1]
+    loss = number(json.loads(last)["valid/loss"])
+    text = written(tmp_path / "gl")
+    assert cells(text)[0][1:4] == ["tiny_lift", f"loss {loss}", loss]
+    assert "Not in the table" not in text
 
 
 def test_a_seed_that_never_ran_shows(sweep: Path) -> None:
