@@ -1,7 +1,7 @@
 """Where the recorded cases `algo_*` started: their files hold the last weights alone.
 
-They were recorded after `torch.manual_seed(17)`. Drawing again, in the reference's order, gives the
-first weights to the bit.
+They were recorded after `torch.manual_seed(17)`: drawing again, in the reference's order, gives the
+first ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import nn
 from rmexp.algo.base import Algo
 from rmexp.algo.cql import CQL
 from rmexp.algo.iql import IQL
-from rmexp.nets.critics import Critics, start_small
+from rmexp.algo.optim import EMA
+from rmexp.nets.critics import Critics, Target, start_small
 from rmexp.nets.transformer import INIT_STD, TransformerActor
 from rmexp.nets.unet import UNet
 
@@ -25,13 +26,14 @@ def draw_first_weights(algo: Algo) -> None:
     """Give `algo`, which has not been trained yet, the first weights of the recorded case."""
     torch.manual_seed(SEED)
     for name, net in algo.nets.items():
-        if name.endswith(("_target", "_ema")):
-            continue
-        _draw(net)
+        if not isinstance(net, Target | EMA):
+            _draw(net)
         if name == "actor" and isinstance(algo, CQL | IQL):
             start_small(algo.actor.decoder, 0.001)
-        if f"{name}_target" in algo.nets:
-            algo.nets[f"{name}_target"].net.load_state_dict(net.state_dict())
+    for name, net in algo.nets.items():
+        if isinstance(net, Target):
+            source = algo.nets[name.removesuffix("_target")]
+            net.net.load_state_dict(source.state_dict())
 
 
 def _draw(net: nn.Module) -> None:

@@ -49,7 +49,7 @@ def test_losses_and_weights_equal_the_references(golden: Path, name: str) -> Non
         losses = max(losses, difference)
     sys.stdout.write(f"{name}: losses {losses:.1e} (relative), weights {weights:.1e} (absolute)\n")
     assert losses < 1e-5
-    assert weights < 1e-6
+    assert weights < 1e-5
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in LOW_NOISE])
