@@ -22,6 +22,7 @@ from rmexp.algo.base import Algo
 from rmexp.compat.replay import replay_draws
 from rmexp.config import config_dir, register
 from tests.algo.golden_case import CPU, LIFT, spec
+from tests.first_weights import draw_first_weights
 
 TARGETS = ("critic_target", "actor_target")
 
@@ -133,56 +134,22 @@ def critic_names(name: str) -> str:
 
 
 class RecordedCase:
-    """A case of the reference with all of its networks.
+    """A case of the reference with all of its networks; `init/` holds the last weights."""
 
-    Every weight in such a file is the last one. The start is found as the fixed point from which
-    our steps end at the recorded weights, those of a target where there is one, because it has
-    hardly moved; targets start as copies, multipliers at `known`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        algo: Algo,
-        rename: Callable[[str], str],
-        known: dict[str, float] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, name: str, algo: Algo, rename: Callable[[str], str]) -> None:
         self.record: dict[str, Any] = json.loads((folder / f"algo_{name}.json").read_text())
         self.arrays = np.load(folder / f"algo_{name}.npz")
         self.algo = algo
         self.final = {
-            rename(key.removeprefix("init/")): torch.from_numpy(self.arrays[key]).double()
+            rename(key.removeprefix("init/")): torch.from_numpy(self.arrays[key])
             for key in self.arrays.files
             if key.startswith("init/")
         }
         assert set(self.final) == set(algo.nets.state_dict())
-        self.known = known or {}
-        self.fresh = copy.deepcopy(algo.serialize())
 
-    def start(self) -> dict[str, Tensor]:
-        """First weights of the networks that are trained."""
-        start = {
-            name: value.clone()
-            for name, value in self.final.items()
-            if not name.startswith(TARGETS)
-        }
-        for name, value in self.known.items():
-            start[name] = torch.full_like(start[name], value)
-        for _ in range(30):
-            self.train(start)
-            errors = self.errors()
-            for name in start:
-                if name not in self.known:
-                    start[name] += errors.get(_target_of(name), errors[name])
-        return start
-
-    def train(self, start: dict[str, Tensor]) -> list[dict[str, float]]:
-        """The recorded steps: what is logged at each."""
-        for optimizer in self.algo.optimizers.values():
-            optimizer.torch.state.clear()
-        self.algo.deserialize(copy.deepcopy(self.fresh), load_optimizers=True)
-        self._load(start)
+    def train(self) -> list[dict[str, float]]:
+        """The recorded steps from the recorded start: what is logged at each."""
+        draw_first_weights(self.algo)
         self.algo.set_train()
         return [
             replayed_step(self.algo, self.arrays, f"step{i}")
@@ -191,31 +158,15 @@ class RecordedCase:
 
     def validate(self) -> dict[str, float]:
         """The validation pass at the recorded last weights."""
-        self.algo.nets.load_state_dict({k: v.float() for k, v in self.final.items()})
+        self.algo.nets.load_state_dict(self.final)
         self.algo.set_eval()
         with torch.no_grad():
             return replayed_step(self.algo, self.arrays, "valid", validate=True)
 
-    def errors(self) -> dict[str, Tensor]:
+    def largest_error(self) -> float:
+        """Of the weights, against the recorded last ones."""
         now = self.algo.nets.state_dict()
-        return {key: value - now[key].double() for key, value in self.final.items()}
-
-    def largest_error(self, *, but: Sequence[str] = ()) -> float:
-        errors = self.errors().items()
-        return max(float(error.abs().max()) for name, error in errors if name not in but)
-
-    def _load(self, start: dict[str, Tensor]) -> None:
-        targets = {
-            name: start[name.replace("_target.net.", ".")]
-            for name in self.final
-            if name.startswith(TARGETS)
-        }
-        self.algo.nets.load_state_dict({k: v.float() for k, v in (start | targets).items()})
-
-
-def _target_of(name: str) -> str:
-    net, _, rest = name.partition(".")
-    return f"{net}_target.net.{rest}"
+        return max(float((value - now[key]).abs().max()) for key, value in self.final.items())
 
 
 class StartedCase:

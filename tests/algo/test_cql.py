@@ -47,17 +47,13 @@ def names(reference: str) -> str:
 
 
 def test_losses_and_weights_equal_the_references(golden: Path) -> None:
-    known = dict.fromkeys(MULTIPLIERS.values(), 0.0)
-    case = RecordedCase(golden, "cql", built(*SMALL), names, known)
-    rows = case.train(case.start())
-    # The actor's first layer hardly has a gradient (its last one starts at 0.001), and Adam makes
-    # steps of nearly nothing: where it started is not to be found. See the next test.
-    first = [name for name in case.final if name.startswith("actor.mlp.layers.")]
-    assert case.largest_error(but=first) < 5e-6
+    case = RecordedCase(golden, "cql", built(*SMALL), names)
+    rows = case.train()
+    assert case.largest_error() < 1e-5
     assert len(rows) == len(case.record["log_info"]) == 3
     for ours, theirs in zip(rows, case.record["log_info"], strict=True):
         assert relative_difference(ours, theirs, METRICS) < 1e-5
-        assert ours["actor_grad_norm"] ** 2 == pytest.approx(theirs["Actor/Grad_Norms"], rel=1e-3)
+        assert ours["actor_grad_norm"] ** 2 == pytest.approx(theirs["Actor/Grad_Norms"], rel=1e-4)
 
 
 def test_from_a_known_start_all_weights_equal_the_references(golden: Path) -> None:

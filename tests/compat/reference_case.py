@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +13,10 @@ import torch
 from rmexp.algo.base import Algo
 from rmexp.compat.robomimic import (
     algo_from_robomimic,
-    load_robomimic_nets,
     replay_draws,
     robomimic_nets,
 )
+from tests.first_weights import draw_first_weights
 
 LIFT = {
     "object": (10,),
@@ -96,7 +95,6 @@ class ReferenceCase:
             if key.startswith("init/")
         }
         self.algo = self.build()
-        self.fresh = copy.deepcopy(self.algo.serialize())
 
     def build(self) -> Algo:
         config, train = dict(self.record["algo_config"]), dict(self.record["train"])
@@ -114,10 +112,9 @@ class ReferenceCase:
         keys = sorted(key for key in self.arrays.files if key.startswith(f"noise/{step}/"))
         return [(key.rpartition("/")[2], self.arrays[key]) for key in keys]
 
-    def train(self, weights: dict[str, np.ndarray]) -> list[dict[str, float]]:
-        """The recorded steps from `weights`: what is logged at each."""
-        self.algo.deserialize(copy.deepcopy(self.fresh), load_optimizers=True)
-        load_robomimic_nets(self.algo, weights)
+    def train(self) -> list[dict[str, float]]:
+        """The recorded steps from the recorded start: what is logged at each."""
+        draw_first_weights(self.algo)
         self.algo.set_train()
         return [self.step(f"step{i}") for i in range(len(self.record["log_info"]))]
 
@@ -137,34 +134,6 @@ class ReferenceCase:
         assert set(now) == set(self.last)
         return {key: value - now[key] for key, value in self.last.items()}
 
-    def start(self, rounds: int = 40) -> dict[str, np.ndarray]:
-        """The weights from which our steps end at the recorded ones, as a fixed point.
-
-        Target networks start as copies and hardly move, so it is they that tell where their
-        sources started; multipliers start at 1. Where a weight swings between two values, because
-        its gradient changes sign between them, its step is halved each time
-        from the 20th round on.
-        """
-        weights = {key: value.astype(np.float64) for key, value in self.last.items()}
-        weights |= {key: np.zeros(1) for key in weights if key.startswith("log_")}
-        share = {key: np.ones(value.shape) for key, value in self.last.items()}
-        before = {key: np.zeros(value.shape) for key, value in self.last.items()}
-        for i in range(rounds):
-            self.train(_single(weights))
-            errors = self.errors()
-            if max(float(abs(error).max()) for error in errors.values()) < 5e-8:
-                break
-            for key in (key for key in weights if "_target." not in key):
-                target = _target(key, errors)
-                error = errors[target]
-                swings = i >= 20 and (error * before[key] < 0) & (abs(error) > 1e-5)
-                share[key] *= np.where(swings, 0.5, 1.0)
-                before[key] = error
-                if not key.startswith("log_"):
-                    weights[key] += share[key] * error
-                    weights[target] = weights[key].copy()
-        return _single(weights)
-
 
 def batch_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """What lies under `batch/`."""
@@ -178,17 +147,6 @@ def batch_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
             else:
                 batch[place] = value
     return batch
-
-
-def _single(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {key: value.astype(np.float32) for key, value in weights.items()}
-
-
-def _target(key: str, known: Mapping[str, Any]) -> str:
-    """The same weight of the target network, or its own name if there is none."""
-    net, _, rest = key.partition(".")
-    target = f"{net}_target.{rest}"
-    return target if target in known else key
 
 
 def largest_difference(
