@@ -27,9 +27,6 @@ PROJECT = Path(rmexp.__file__).parent
 SHORT = (12, 6)
 """Functions and files at most, but for those below, whose boxes are longer."""
 LIMITS = {
-    # The process that adds noise and the step's embedding have files of their own.
-    "diffusion_policy": (11, 7),
-    "diffusion_policy_transformer": (12, 8),
     # Two networks of a VAE, its prior and its posterior, which are choices.
     "bc_vae": (15, 7),
     # SAC's actor and two multipliers, and the paper's proposals.
