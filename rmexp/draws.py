@@ -74,7 +74,8 @@ class SeededDraws(Draws):
         return torch.rand(tuple(shape), generator=self.generator, device=self.device)
 
     def uniform(self, low: float, high: float, shape: Sequence[int]) -> Tensor:
-        return low + (high - low) * self.rand(shape)
+        drawn = torch.rand(tuple(shape), generator=self.generator, device=self.device)
+        return low + (high - low) * drawn
 
     def randint(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         return torch.randint(low, high, tuple(shape), generator=self.generator, device=self.device)

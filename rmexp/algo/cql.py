@@ -29,7 +29,7 @@ from rmexp.nets.critics import (
     start_small,
 )
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.heads import Outputs, require_head
+from rmexp.nets.heads import require_head
 from rmexp.nets.tanh_gaussian import TanhGaussian
 
 MAX_CQL_WEIGHT = 1e6
@@ -116,51 +116,31 @@ class CQL(Algo):
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
         draws = self.draws["valid" if validate else "train"]
-        seen = {
-            name: self.encoder.augment(batch[name], None if validate else draws)
-            for name in ("obs", "next_obs")
-        }
-        batch = {**batch, **seen}
+        augmenting = None if validate else draws
+        obs = self.encoder.augment(batch["obs"], augmenting)
+        next_obs = self.encoder.augment(batch["next_obs"], augmenting)
+        actions = batch["actions"]
 
-        info = self._improve_policy(batch, draws, validate)
-        info |= self._evaluate_policy(batch, draws, validate)
-
-        if not validate:
-            self.counters["updates"] += 1
-            polyak_update(self.critic, self.critic_target, self.tau)
-        summed = ["actor_loss", *(f"critic{i + 1}_loss" for i in range(len(self.critic)))]
-        return {"loss": torch.stack([info[name] for name in summed]).sum(), **info}
-
-    def _improve_policy(self, batch: Batch, draws: Draws, validate: bool) -> dict[str, Tensor]:
-        """The actor maximises the least Q and its entropy; at first the data's likelihood."""
-        obs, actions = batch["obs"], batch["actions"]
+        # The actor maximises the least Q and its entropy; at first the data's likelihood.
         outputs = self.actor(obs)
         sampled, log_prob = self.head.draw(outputs, draws.randn(actions.shape))
         if self.counters["updates"] < self.bc_start_steps:
             aim = self.head.log_prob(outputs, actions)
         else:
             aim = torch.stack([critic(obs, sampled) for critic in self.critic]).amin(0)
-
         entropy_weight = self.entropy_weight().detach()
         losses = {"actor": (entropy_weight * log_prob - aim).mean()}
         if self.target_entropy is not None:
             excess = (log_prob.detach() + self.target_entropy).mean()
-            losses["entropy_weight"] = -self.entropy_weight.log() * excess
+            losses["entropy_weight"] = -self.entropy_weight.param.squeeze(0) * excess
         info = {"entropy_weight": entropy_weight}
         info |= {f"{name}_loss": loss for name, loss in losses.items()}
-        return info if validate else info | descend(self.optimizers, losses)
+        if not validate:
+            info |= descend(self.optimizers, losses)
 
-    def _evaluate_policy(self, batch: Batch, draws: Draws, validate: bool) -> dict[str, Tensor]:
-        """Critics learn the temporal difference and pay for Q of actions that the data lack."""
-        obs, actions, next_obs = batch["obs"], batch["actions"], batch["next_obs"]
-        with torch.no_grad():
-            here, there = self.actor(obs), self.actor(next_obs)
-            next_value = self._next_value(next_obs, there, draws)
-            q_target = batch["rewards"] + batch["bootstrap"] * next_value
-            proposals, log_density = self._proposals(here, there, draws)
-
+        # Critics learn the temporal difference and pay for Q of actions that the data lack.
+        q_target, proposals, log_density = self._targets(batch, obs, next_obs, draws)
         weight = self.cql_weight().clamp(max=MAX_CQL_WEIGHT)
-        info = {"cql_weight": weight.detach()}
         losses: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
         for i, critic in enumerate(self.critic, start=1):
@@ -169,38 +149,49 @@ class CQL(Algo):
             gap = self.min_q_weight * (soft_maximum.mean() - q.mean()) - (self.target_q_gap or 0.0)
             losses[f"critic{i}"] = self.td_loss(q, q_target) + weight.detach() * gap
             gaps.append(gap.detach())
+        total = torch.stack([info["actor_loss"], *losses.values()]).sum()
         if self.target_q_gap is not None:
             losses["cql_weight"] = -weight * torch.stack(gaps).mean()
-
+        info |= {"cql_weight": weight.detach()}
         info |= {f"{name}_loss": loss for name, loss in losses.items()}
-        return info if validate else info | descend(self.optimizers, losses)
 
-    def _next_value(self, next_obs: Obs, outputs: Outputs, draws: Draws) -> Tensor:
-        """(B,): the least target critic at one action, or at the best of several."""
-        shape = outputs["mean"].shape
-        actions, log_prob = self.head.draw(outputs, draws.randn(shape))
-        if self.num_target_actions > 1:
-            several, _ = self.head.draw(outputs, draws.randn((self.num_target_actions, *shape)))
-            each = torch.stack([critic(next_obs, several) for critic in self.critic_target.net])
-            return each.amax(1).amin(0)
-        value = torch.stack([q(next_obs, actions) for q in self.critic_target.net]).amin(0)
-        return value if self.deterministic_backup else value - self.entropy_weight() * log_prob
+        if not validate:
+            info |= descend(self.optimizers, losses)
+            self.counters["updates"] += 1
+            polyak_update(self.critic, self.critic_target, self.tau)
+        return {"loss": total, **info}
 
-    def _proposals(self, here: Outputs, there: Outputs, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Random actions, the policy's here and there (3N, B, A), and their log-densities (3N, B).
+    @torch.no_grad()
+    def _targets(
+        self, batch: Batch, obs: Obs, next_obs: Obs, draws: Draws
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets of Q (B,), actions to hold Q down at (3N, B, A) and their log-densities (3N, B).
 
-        All are judged at this state, as the paper has it.
+        The next state is worth the least target critic at one action, or at the best of several.
+        Held down are random actions and the policy's here and there; all are judged at this state,
+        as the paper has it.
         """
-        batch_size, ac_dim = here["mean"].shape
-        shape = (self.num_random_actions, batch_size, ac_dim)
+        here, there = self.actor(obs), self.actor(next_obs)
+        shape = batch["actions"].shape
+        critics = self.critic_target.net
+        next_actions, log_prob = self.head.draw(there, draws.randn(shape))
+        if self.num_target_actions > 1:
+            next_actions, _ = self.head.draw(there, draws.randn((self.num_target_actions, *shape)))
+            next_q = torch.stack([critic(next_obs, next_actions) for critic in critics])
+            next_value = next_q.amax(1).amin(0)
+        else:
+            next_value = torch.stack([q(next_obs, next_actions) for q in critics]).amin(0)
+            if not self.deterministic_backup:
+                next_value = next_value - self.entropy_weight() * log_prob
+        q_target = batch["rewards"] + batch["bootstrap"] * next_value
+
+        shape = (self.num_random_actions, *shape)
         uniform = draws.uniform(-1.0, 1.0, shape)
-        density = uniform.new_full(shape[:2], -ac_dim * math.log(2.0))
+        density = uniform.new_full(shape[:2], -shape[2] * math.log(2.0))
         actions_here, log_prob_here = self.head.draw(here, draws.randn(shape))
         actions_there, log_prob_there = self.head.draw(there, draws.randn(shape))
-        return (
-            torch.cat([uniform, actions_there, actions_here]),
-            torch.cat([density, log_prob_there, log_prob_here]),
-        )
+        proposals = torch.cat([uniform, actions_there, actions_here])
+        return q_target, proposals, torch.cat([density, log_prob_there, log_prob_here])
 
     def get_action(
         self,

@@ -70,13 +70,22 @@ class DiffusionPolicy(Algo):
         """{obs: {k: (B, To, D_k)}, actions: (B, Tp, A)} -> loss and the gradient's norm."""
         draws = self.draws["valid" if validate else "train"]
         obs = self.encoder.augment(batch["obs"], None if validate else draws)
-        actions = batch["actions"]
+        actions, schedule = batch["actions"], self.noise_schedule
         noise = draws.randn(actions.shape)
-        steps = draws.randint(0, self.noise_schedule.num_train_steps, (len(actions),))
+        steps = draws.randint(0, schedule.num_train_steps, (len(actions),))
 
-        noisy, target = self.noise_schedule.corrupt(actions, noise, steps)
+        # x_k ~ q(x_k | x_0): each row of the batch is at a step of its own.
+        signal, amount = schedule.signal[steps], schedule.noise[steps]
+        x = signal * actions + amount * noise
+        if schedule.prediction == "noise":
+            target = noise
+        elif schedule.prediction == "actions":
+            target = actions
+        else:
+            target = signal * noise - amount * actions
+
         features = self.actor["encoder"](obs)
-        loss = F.mse_loss(self.actor["denoiser"](noisy, steps, features), target)
+        loss = F.mse_loss(self.actor["denoiser"](x, steps, features), target)
         info = {"loss": loss}
 
         if not validate:

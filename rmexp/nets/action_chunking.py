@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rmexp.nets.attention import Attention
-from rmexp.nets.step_embedding import Sinusoid
+from rmexp.nets.attention import Attention, Sinusoid
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,6 +192,7 @@ class Multiplier(nn.Module):
     """A positive weight, kept as its logarithm: fixed, or with None one that is learned, from 1."""
 
     param: Tensor
+    """The logarithm, (1,)."""
 
     def __init__(self, value: float | None) -> None:
         super().__init__()
@@ -199,10 +200,6 @@ class Multiplier(nn.Module):
             self.param = nn.Parameter(torch.zeros(1))
         else:
             self.register_buffer("param", torch.tensor([value]).log(), persistent=False)
-
-    def log(self) -> Tensor:
-        """0-d."""
-        return self.param.squeeze(0)
 
     def forward(self) -> Tensor:
         """0-d."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rmexp.nets.attention import Attention
-from rmexp.nets.step_embedding import Sinusoid
+from rmexp.nets.attention import Attention, Sinusoid
 
 INIT_STD = 0.02
 

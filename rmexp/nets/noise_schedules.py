@@ -46,7 +46,7 @@ def betas(name: Betas, steps: int, start: float, end: float) -> Tensor:
 
 
 class NoiseSchedule(nn.Module, ABC):
-    """The forward process, which all share; how to walk back is the subclass's.
+    """The numbers of the forward process, which all share; how to walk back is the subclass's.
 
     Args:
         num_train_steps: K, length of the forward process.
@@ -60,7 +60,9 @@ class NoiseSchedule(nn.Module, ABC):
     """
 
     signal: Tensor
+    """sqrt(abar) of every step, (K, 1, 1)."""
     noise: Tensor
+    """sqrt(1 - abar) of every step, (K, 1, 1)."""
 
     def __init__(
         self,
@@ -90,16 +92,6 @@ class NoiseSchedule(nn.Module, ABC):
         self.register_buffer("signal", alpha_bar.sqrt().float()[:, None, None], persistent=False)
         rest = (1.0 - alpha_bar).sqrt().float()
         self.register_buffer("noise", rest[:, None, None], persistent=False)
-
-    def corrupt(self, actions: Tensor, noise: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """actions, noise (B, T, A), steps (B,) -> noisy actions and the network's target."""
-        signal, amount = self.signal[steps], self.noise[steps]
-        noisy = signal * actions + amount * noise
-        if self.prediction == "noise":
-            return noisy, noise
-        if self.prediction == "actions":
-            return noisy, actions
-        return noisy, signal * noise - amount * actions
 
     @abstractmethod
     def denoise(self, noisy: Tensor, predicted: Tensor, step: int, draws: Draws) -> Tensor:

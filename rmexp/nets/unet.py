@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.step_embedding import StepEmbedding
+from rmexp.nets.attention import Sinusoid
 
 FINAL_GROUPS = 8
 """Of the last block, whatever `n_groups` is: as in the authors' network."""
@@ -56,7 +56,12 @@ class UNet(nn.Module):
             return ResidualBlock(in_dim, out_dim, cond_dim, kernel_size, n_groups)
 
         self.mid_modules = nn.ModuleList([residual(last, last), residual(last, last)])
-        self.diffusion_step_encoder = StepEmbedding(step_embed_dim)
+        self.diffusion_step_encoder = nn.Sequential(
+            Sinusoid(step_embed_dim),
+            nn.Linear(step_embed_dim, 4 * step_embed_dim),
+            nn.Mish(),
+            nn.Linear(4 * step_embed_dim, step_embed_dim),
+        )
         self.up_modules = nn.ModuleList(
             nn.ModuleList(
                 [

@@ -183,9 +183,13 @@ def test_the_network_has_the_sizes_that_are_asked_for() -> None:
 # Training.
 
 
-def test_the_loss_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hand-computed: mean (eps - eps_theta(sqrt(abar) x + sqrt(1 - abar) eps, k))^2."""
-    algo = policy()
+@pytest.mark.parametrize("prediction", ["noise", "actions", "velocity"])
+def test_the_loss_is_that_of_the_paper(prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand-computed: mean (eps - eps_theta(sqrt(abar) x + sqrt(1 - abar) eps, k))^2.
+
+    Each row of the batch has a k of its own. Other targets: x, or the velocity.
+    """
+    algo = policy(noise_schedule=ddpm(prediction=prediction))
     seen: dict[str, Tensor] = {}
 
     def half(noisy: Tensor, steps: Tensor, features: Tensor) -> Tensor:
@@ -202,12 +206,16 @@ def test_the_loss_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     cosine = np.cos((np.arange(101) / 100 + 0.008) / 1.008 * np.pi / 2) ** 2
     abar = torch.tensor(np.cumprod(1 - np.minimum(1 - cosine[1:] / cosine[:-1], 0.999)))[k]
     abar = abar[:, None, None]
-    noisy = abar.sqrt() * raw["actions"][:, :8] + (1 - abar).sqrt() * noise
+    actions = raw["actions"][:, :8]
+    noisy = abar.sqrt() * actions + (1 - abar).sqrt() * noise
+    velocity = abar.sqrt() * noise - (1 - abar).sqrt() * actions
+    target = {"noise": noise, "actions": actions, "velocity": velocity}[prediction]
+    assert len(k.unique()) > 1
     torch.testing.assert_close(seen["noisy"].double(), noisy)
     assert torch.equal(seen["steps"], k)
     expected = torch.cat([raw["obs"][key][:, :2] for key in sorted(LIFT)], -1)
     assert torch.equal(seen["features"], expected)
-    torch.testing.assert_close(loss.double(), (noise - 0.5 * noisy).square().mean())
+    torch.testing.assert_close(loss.double(), (target - 0.5 * noisy).square().mean())
 
 
 @pytest.mark.parametrize("backbone", [unet(), transformer()], ids=["unet", "transformer"])

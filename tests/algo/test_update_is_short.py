@@ -27,13 +27,10 @@ PROJECT = Path(rmexp.__file__).parent
 SHORT = (12, 6)
 """Functions and files at most, but for those below, whose boxes are longer."""
 LIMITS = {
-    # The process that adds noise and the step's embedding have files of their own.
-    "diffusion_policy": (11, 7),
-    "diffusion_policy_transformer": (12, 8),
     # Two networks of a VAE, its prior and its posterior, which are choices.
     "bc_vae": (15, 7),
-    # SAC's actor and two multipliers, and the paper's proposals.
-    "cql": (21, 7),
+    # SAC's actor and two multipliers; what critics aim at and what they are held down at.
+    "cql": (14, 7),
     # Contains another algorithm (bc_vae or bc_gmm) as the model of the data's actions.
     "bcq": (28, 10),
     "bcq_distributional": (30, 10),

@@ -64,23 +64,19 @@ def test_what_is_predicted_stands_for_actions_and_noise(prediction: Prediction) 
     schedule = DDPM(**options(prediction=prediction))
     actions, noise = torch.rand(SHAPE) * 2 - 1, torch.randn(SHAPE)
     for step in (0, 31, 80):
-        noisy, target = schedule.corrupt(actions, noise, torch.full((5,), step))
+        signal, amount = schedule.signal[step], schedule.noise[step]
         abar = schedule.alpha_bar[step]
-        expected = abar**0.5 * actions + (1 - abar) ** 0.5 * noise
-        torch.testing.assert_close(noisy, expected)
-        found, found_noise = schedule.estimate(noisy, target, step)
+        assert float(signal) == pytest.approx(abar**0.5)
+        assert float(amount) == pytest.approx((1 - abar) ** 0.5)
+        noisy = signal * actions + amount * noise
+        predicted = {
+            "noise": noise,
+            "actions": actions,
+            "velocity": signal * noise - amount * actions,
+        }[prediction]
+        found, found_noise = schedule.estimate(noisy, predicted, step)
         torch.testing.assert_close(found, actions, atol=2e-5, rtol=0)
         torch.testing.assert_close(found_noise, noise, atol=5e-4, rtol=0)
-
-
-def test_each_row_has_its_own_step() -> None:
-    schedule = DDPM(**options())
-    actions, noise = torch.randn(SHAPE), torch.randn(SHAPE)
-    steps = torch.tensor([0, 99, 7, 50, 7])
-    together, _ = schedule.corrupt(actions, noise, steps)
-    for i, step in enumerate(steps):
-        alone, _ = schedule.corrupt(actions[i : i + 1], noise[i : i + 1], step[None])
-        assert torch.equal(alone[0], together[i])
 
 
 def test_ddpm_steps_by_the_posterior() -> None:
