@@ -33,27 +33,26 @@ class TanhGaussian(Density):
 
         The log-probabilities are (B,) or (N, B); both can be differentiated.
         """
-        mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)
-        std = outputs["scale"].exp().clamp(self.min_std, MAX_STD)
+        mean, std = self._mean_and_std(outputs)
         raw = mean + std * noise
         actions = torch.tanh(raw)
-        # The density of actions = tanh(raw): that of `raw`, divided by the slope of tanh there.
-        slope = 1.0 - actions * actions + EPSILON
-        normal = -0.5 * ((raw - mean) / std).square() - std.log() - HALF_LOG_2PI
-        return actions, (normal - slope.log()).sum(-1)
+        return actions, _log_prob(actions, raw, mean, std)
 
     def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
-        """As `draw` has it, of any actions."""
-        mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)
-        std = outputs["scale"].exp().clamp(self.min_std, MAX_STD)
         up, down = (1.0 + actions).clamp(min=EPSILON), (1.0 - actions).clamp(min=EPSILON)
-        raw = 0.5 * torch.log(up / down)
-        slope = 1.0 - actions * actions + EPSILON
-        normal = -0.5 * ((raw - mean) / std).square() - std.log() - HALF_LOG_2PI
-        return (normal - slope.log()).sum(-1)
+        return _log_prob(actions, 0.5 * torch.log(up / down), *self._mean_and_std(outputs))
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
+        mean, std = self._mean_and_std(outputs)
+        return torch.tanh(mean if self.low_noise_eval else draws.normal(mean, std))
+
+    def _mean_and_std(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)
-        if self.low_noise_eval:
-            return torch.tanh(mean)
-        return torch.tanh(draws.normal(mean, outputs["scale"].exp().clamp(self.min_std, MAX_STD)))
+        return mean, outputs["scale"].exp().clamp(self.min_std, MAX_STD)
+
+
+def _log_prob(actions: Tensor, raw: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The density of actions = tanh(raw): that of `raw`, divided by the slope of tanh there."""
+    slope = 1.0 - actions * actions + EPSILON
+    normal = -0.5 * ((raw - mean) / std).square() - std.log() - HALF_LOG_2PI
+    return (normal - slope.log()).sum(-1)

@@ -30,7 +30,7 @@ LIMITS = {
     # Two networks of a VAE, its prior and its posterior, which are choices.
     "bc_vae": (15, 7),
     # SAC's actor and two multipliers; what critics aim at and what they are held down at.
-    "cql": (14, 7),
+    "cql": (16, 7),
     # Contains another algorithm (bc_vae or bc_gmm) as the model of the data's actions.
     "bcq": (28, 10),
     "bcq_distributional": (30, 10),
