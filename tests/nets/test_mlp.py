@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLP
+from rmexp.nets.encoders import MLP
 
 
 @pytest.mark.parametrize("layer_dims", [[3, -3], [0]])
