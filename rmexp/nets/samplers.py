@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.draws import Draws
@@ -106,7 +107,11 @@ class GMMSampler(ActionSampler):
     def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
         outputs = self.actor(obs)
         rows = {key: value.repeat_interleave(times, dim=0) for key, value in outputs.items()}
-        actions = self.head.draw(rows, draws) if self.training else self.head.act(rows, draws)
+        if self.training:
+            weights = F.softmax(rows["logits"], dim=-1)
+            actions = draws.mixture(weights, *self.head.means_and_stds(rows))
+        else:
+            actions = self.head.act(rows, draws)
         return actions.unflatten(0, (-1, times)).transpose(0, 1)
 
 

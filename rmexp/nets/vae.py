@@ -74,7 +74,7 @@ class VAE(nn.Module):
     def losses(
         self, x: Tensors, obs: Tensors, goal: Tensors | None, draws: Draws, epoch: int
     ) -> dict[str, Tensor]:
-        """The evidence lower bound as `loss`, its two parts and what the prior reports, all 0-d.
+        """`loss`, the negative evidence lower bound, its two parts and the prior's metrics, 0-d.
 
         x {name: (B, ...)}, obs and goal {key: (B, D_key)}.
         """
