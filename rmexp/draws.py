@@ -50,8 +50,10 @@ class Draws(Protocol):
     def mixture(self, probabilities: Tensor, means: Tensor, stds: Tensor | float) -> Tensor:
         """A normal of K: (..., K), (..., K, A), (..., K, A) or one number -> (..., A)."""
         chosen = self.categorical(probabilities)
-        std = component(stds, chosen) if isinstance(stds, Tensor) else stds
-        return self.normal(component(means, chosen), std)
+        index = chosen[..., None, None].expand(*chosen.shape, 1, means.shape[-1])
+        mean = means.gather(-2, index).squeeze(-2)
+        std = stds.gather(-2, index).squeeze(-2) if isinstance(stds, Tensor) else stds
+        return mean + std * self.randn(mean.shape)
 
 
 def component(values: Tensor, chosen: Tensor) -> Tensor:

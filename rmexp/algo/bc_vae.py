@@ -17,8 +17,7 @@ from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.priors import Prior
-from rmexp.nets.vae import VAE
+from rmexp.nets.vae import VAE, Prior
 
 
 class BCVAE(Algo):
@@ -53,7 +52,6 @@ class BCVAE(Algo):
                 "behavioural cloning with a VAE sees one frame and answers with one action; "
                 "set both to 1"
             )
-        self.kl_weight = kl_weight
         self.encoder = encoder
         self.actor = VAE(
             input_shapes={"action": (spec.ac_dim,)},
@@ -65,6 +63,7 @@ class BCVAE(Algo):
             decoder_layer_dims=decoder_layer_dims,
             latent_dim=latent_dim,
             latent_clip=latent_clip,
+            kl_weight=kl_weight,
             prior=prior,
             squash=True,
             sum_reconstruction=sum_reconstruction,
@@ -90,15 +89,12 @@ class BCVAE(Algo):
         draws = None if validate else self.draws["train"]
         obs = self.encoder.augment(batch["obs"], draws)
         goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
-        actions = {"action": batch["actions"]}
 
         noise = self.draws["valid" if validate else "train"]
-        parts = self.actor.losses(actions, actions, obs, goal, noise, epoch)
-        loss = parts["reconstruction_loss"] + self.kl_weight * parts["kl_loss"]
+        info = self.actor.losses({"action": batch["actions"]}, obs, goal, noise, epoch)
 
-        info = {"loss": loss, **parts}
         if not validate:
-            info |= descend(self.optimizers, {"actor": loss})
+            info |= descend(self.optimizers, {"actor": info["loss"]})
         return info
 
     def get_action(

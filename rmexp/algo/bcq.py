@@ -108,7 +108,7 @@ class BCQ(Algo):
             proposals = self.action_sampler.sample(next_obs, self.num_action_samples, draws)
             if self.actor is not None:
                 proposals = self.actor_target.net(next_obs, proposals)
-            target = self.action_value.backup(
+            target, reported = self.action_value.backup(
                 self.critic_target.net, next_obs, proposals, batch["rewards"], batch["bootstrap"]
             )
         critic_losses = {
@@ -133,7 +133,7 @@ class BCQ(Algo):
                 polyak_update(self.actor, self.actor_target, self.tau)
         total = {"loss": torch.stack([*losses.values()]).detach().sum()}
         total |= {f"{name}_loss": loss for name, loss in losses.items()}
-        return total | info | self.action_value.metrics(target)
+        return total | info | reported
 
     def best_action(self, obs: Obs, draws: Draws) -> tuple[Tensor, Tensor]:
         """obs {k: (B, D_k)} -> the best of several proposals (B, A) and its value (B,)."""

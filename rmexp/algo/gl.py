@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Schedule, maker
+from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding
@@ -99,7 +99,7 @@ class GL(Algo):
         info = self.planner.losses(obs, goal, batch["subgoal_obs"], draws, epoch)
 
         if not validate:
-            info["planner_grad_norm"] = self.optimizers["planner"].step(info["loss"])
+            info |= descend(self.optimizers, {"planner": info["loss"]})
         return info
 
     def get_action(

@@ -95,28 +95,22 @@ class HBC(Algo):
         """{obs, subgoal_obs: {k: (B, T, D_k)}, actions: (B, T, A)} -> losses, gradient norms."""
         draws = self.draws["valid" if validate else "train"]
         present = present_of(self.planner, batch)
-        goal = batch.get("goal_obs")
+        obs, goal = present["obs"], batch.get("goal_obs")
 
-        subgoal = {} if self.cascade else self._supervised(batch, present, draws, epoch)
+        subgoal: Obs = present["subgoal_obs"]
+        if self.use_random_subgoals:
+            subgoal = any_step(batch["subgoal_obs"], draws)
+        if self.latents is not None and not self.cascade:
+            with torch.no_grad():
+                z = self.latents.encode(obs, goal, subgoal, draws, epoch, self.prior_samples)
+            subgoal = {"latent_subgoal": z}
         planner = self.planner.train_on_batch(present, epoch, validate)
         if self.cascade:
             with torch.no_grad():
-                subgoal = self.propose(present["obs"], goal, draws)
+                subgoal = self.propose(obs, goal, draws)
 
         actor = self.actor.train_on_batch({**batch, "goal_obs": subgoal}, epoch, validate)
         return joined_info({"planner": planner, "actor": actor})
-
-    @torch.no_grad()
-    def _supervised(self, batch: Batch, present: Batch, draws: Draws, epoch: int) -> Obs:
-        """The actor's subgoals {k: (B, D_k)}, of what was observed later."""
-        subgoal = present["subgoal_obs"]
-        if self.use_random_subgoals:
-            subgoal = any_step(batch["subgoal_obs"], draws)
-        if self.latents is None:
-            return subgoal
-        obs, goal = present["obs"], batch.get("goal_obs")
-        z = self.latents.encode(obs, goal, subgoal, draws, epoch, self.prior_samples)
-        return {"latent_subgoal": z}
 
     def propose(self, obs: Obs, goal: Obs | None, draws: Draws) -> Obs:
         """obs, goal {k: (B, D_k)} -> subgoals {k: (B, D_k)} as the actor wants them."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +26,8 @@ def adopt(whole: Algo, parts: Mapping[str, Algo]) -> None:
     for name, part in parts.items():
         assert not part.counters, f"{type(part).__name__} counts steps of its own"
         whole.nets[name] = part.nets
-        whole.optimizers |= _named(name, part.optimizers)
+        for own, optimizer in part.optimizers.items():
+            whole.optimizers[own if own.startswith(name) else f"{name}_{own}"] = optimizer
         part.draws = whole.draws
 
 
@@ -35,12 +35,8 @@ def joined_info(infos: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """`loss`, the sum of the parts' losses, and `<part>_<name>` for all that a part reports."""
     joined = {"loss": torch.stack([info["loss"].detach() for info in infos.values()]).sum()}
     for name, info in infos.items():
-        joined |= _named(name, info)
+        joined |= {k if k.startswith(name) else f"{name}_{k}": value for k, value in info.items()}
     return joined
-
-
-def _named(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k if k.startswith(part) else f"{part}_{k}": value for k, value in values.items()}
 
 
 def check_settings(

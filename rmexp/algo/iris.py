@@ -28,7 +28,7 @@ from rmexp.algo.hierarchy import (
 )
 from rmexp.draws import Draws, draws_of_rows
 from rmexp.errors import require
-from rmexp.nets.samplers import RepeatedDraws, repeated
+from rmexp.nets.samplers import RepeatedDraws
 
 Obs = Mapping[str, Tensor]
 
@@ -109,11 +109,12 @@ class IRIS(Algo):
         """obs {k: (B, D_k)} -> of several proposals for each, the best subgoals {k: (B, D_k)}."""
         times = self.num_samples
         many = RepeatedDraws(draws, times)
-        proposals = self.planner.planner.sample(repeated(obs, times), None, many)
+        rows = {key: value.repeat_interleave(times, dim=0) for key, value in obs.items()}
+        proposals = self.planner.planner.sample(rows, None, many)
         _, values = self.value.best_action(proposals, many)
         best = values.unflatten(0, (-1, times)).argmax(1)
-        rows = torch.arange(len(best), device=best.device)
-        return {k: v.unflatten(0, (-1, times))[rows, best] for k, v in proposals.items()}
+        each = torch.arange(len(best), device=best.device)
+        return {k: v.unflatten(0, (-1, times))[each, best] for k, v in proposals.items()}
 
     def get_action(
         self,

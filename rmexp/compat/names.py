@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLP, MLPActor
+from rmexp.nets.actors import MLPActor
 from rmexp.nets.critics import (
     ActionNet,
     Critic,
@@ -25,7 +25,7 @@ from rmexp.nets.critics import (
     Target,
     Value,
 )
-from rmexp.nets.encoders import Camera, GoalEncoder, ObservationEncoder, SpatialSoftmax
+from rmexp.nets.encoders import MLP, Camera, GoalEncoder, ObservationEncoder, SpatialSoftmax
 from rmexp.nets.recurrent import RecurrentActor
 from rmexp.nets.resnet import ResNet18
 from rmexp.nets.samplers import GMMSampler, VAESampler
@@ -169,7 +169,8 @@ def _(net: TransformerActor) -> Names:
 def _(net: VAE) -> Names:
     yield from below("encoder", "_vae.nets.encoder", names(net.encoder))
     yield from below("decoder", "_vae.nets.decoder", names(net.decoder))
-    yield from below("prior_parameters", "_vae.nets.prior", names(net.prior_parameters))
+    if net.prior_parameters is not None:
+        yield from below("prior_parameters", "_vae.nets.prior", names(net.prior_parameters))
 
 
 @names.register

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmexp.nets.critics import (
-    TD_LOSSES,
-    Critics,
-    DistributionalCritic,
-    project,
-)
+from rmexp.nets.critics import TD_LOSSES, Critics, DistributionalCritic, project
 from rmexp.nets.encoders import ImageEncoding
 
 Obs = Mapping[str, Tensor]
@@ -36,16 +31,15 @@ class ActionValue(ABC):
     @abstractmethod
     def backup(
         self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
-    ) -> Tensor:
-        """rewards + bootstrap * the value of the best of `actions` (N, B, A) in `obs`."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """rewards + bootstrap * the value of the best of `actions` (N, B, A) in `obs`.
+
+        With it comes what is worth logging of this target, 0-d.
+        """
 
     @abstractmethod
     def loss(self, critic: nn.Module, obs: Obs, actions: Tensor, target: Tensor) -> Tensor:
         """How far one critic is from the target, 0-d."""
-
-    @abstractmethod
-    def metrics(self, target: Tensor) -> dict[str, Tensor]:
-        """What is worth logging of a target, 0-d."""
 
 
 class Expected(ActionValue):
@@ -72,16 +66,14 @@ class Expected(ActionValue):
 
     def backup(
         self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         each = torch.stack([critic(obs, actions) for critic in critics])  # (C, N, B)
         values = self.min_weight * each.amin(0) + (1.0 - self.min_weight) * each.amax(0)
-        return rewards + bootstrap * values.amax(0)
+        target = rewards + bootstrap * values.amax(0)
+        return target, {"q_target": target.mean()}
 
     def loss(self, critic: nn.Module, obs: Obs, actions: Tensor, target: Tensor) -> Tensor:
         return self.td_loss(critic(obs, actions), target)
-
-    def metrics(self, target: Tensor) -> dict[str, Tensor]:
-        return {"q_target": target.mean()}
 
 
 class Categorical(ActionValue):
@@ -98,23 +90,14 @@ class Categorical(ActionValue):
 
     def backup(
         self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
-    ) -> Tensor:
-        critic = _distributional(critics[0])
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        critic = cast("DistributionalCritic", critics[0])
         probs = critic.logits(obs, actions).softmax(-1)  # (N, B, K)
         best = (probs * critic.atoms).sum(-1).argmax(0)
         moved = rewards.unsqueeze(-1) + bootstrap.unsqueeze(-1) * critic.atoms
-        return project(
-            moved, probs[best, torch.arange(len(best), device=best.device)], critic.atoms
-        )
+        rows = torch.arange(len(best), device=best.device)
+        return project(moved, probs[best, rows], critic.atoms), {}
 
     def loss(self, critic: nn.Module, obs: Obs, actions: Tensor, target: Tensor) -> Tensor:
-        log_probs = F.log_softmax(_distributional(critic).logits(obs, actions), dim=-1)
-        return F.kl_div(log_probs, target, reduction="batchmean")
-
-    def metrics(self, target: Tensor) -> dict[str, Tensor]:
-        return {}
-
-
-def _distributional(critic: nn.Module) -> DistributionalCritic:
-    assert isinstance(critic, DistributionalCritic)
-    return critic
+        logits = cast("DistributionalCritic", critic).logits(obs, actions)
+        return F.kl_div(F.log_softmax(logits, dim=-1), target, reduction="batchmean")

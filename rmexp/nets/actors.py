@@ -1,38 +1,13 @@
-"""A stack of layers, and a network that maps observations to the outputs a head asks for."""
+"""A network that maps observations to the outputs a head asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from rmexp.errors import require
-from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
-
-
-class MLP(nn.Module):
-    """Linear layers with a ReLU after each: `in_dim` -> `layer_dims[-1]`."""
-
-    def __init__(self, in_dim: int, layer_dims: Sequence[int]) -> None:
-        super().__init__()
-        allowed = "a list of widths, each at least 1"
-        require(all(width >= 1 for width in layer_dims), "layer_dims", list(layer_dims), allowed)
-        widths = [in_dim, *layer_dims]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.out_dim = widths[-1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in_dim) -> (..., out_dim).
-
-        As rows, because a layer's output of more dimensions is a view, and of a view that is
-        changed in place autograd copies whole gradients, one more for every change.
-        """
-        rows = x.flatten(0, -2)
-        for layer in self.layers:
-            rows = layer(rows).relu_()
-        return rows.unflatten(0, x.shape[:-1]) if x.dim() > 2 else rows
+from rmexp.nets.encoders import MLP, ImageEncoding, ObservationEncoder
 
 
 class MLPActor(nn.Module):

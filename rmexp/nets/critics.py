@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLP, MLPActor
-from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
+from rmexp.nets.actors import MLPActor
+from rmexp.nets.encoders import MLP, ImageEncoding, ObservationEncoder
 
 Shapes = Mapping[str, Sequence[int]]
 Obs = Mapping[str, Tensor]

@@ -1,4 +1,4 @@
-"""From a dictionary of observations, and perhaps one of goals, to one feature vector.
+"""From a dictionary of observations, and perhaps one of goals, to one feature vector; its layers.
 
 Keys follow each other in sorted order, as in the reference, so that weights can be exchanged with
 it: low-dimensional ones as they are, images as the features of a network per camera.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import ceil, prod
 from typing import Literal
 
@@ -29,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.draws import Draws
-from rmexp.errors import ConfigError
+from rmexp.errors import ConfigError, require
 from rmexp.nets.augment import Size, add_noise, center_crop, jitter_colors, random_crop
 from rmexp.nets.resnet import CHANNELS_PER_GROUP, STRIDE, Norm, ResNet18
 
@@ -116,6 +117,29 @@ class GoalEncoder(nn.Module):
         if aim.dim() < features.dim():  # one goal for all steps of a window
             aim = aim.unsqueeze(1).expand(-1, features.shape[1], -1)
         return torch.cat([features, aim], dim=-1)
+
+
+class MLP(nn.Module):
+    """Linear layers with a ReLU after each: `in_dim` -> `layer_dims[-1]`."""
+
+    def __init__(self, in_dim: int, layer_dims: Sequence[int]) -> None:
+        super().__init__()
+        allowed = "a list of widths, each at least 1"
+        require(all(width >= 1 for width in layer_dims), "layer_dims", list(layer_dims), allowed)
+        widths = [in_dim, *layer_dims]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.out_dim = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., in_dim) -> (..., out_dim).
+
+        As rows, because a layer's output of more dimensions is a view, and of a view that is
+        changed in place autograd copies whole gradients, one more for every change.
+        """
+        rows = x.flatten(0, -2)
+        for layer in self.layers:
+            rows = layer(rows).relu_()
+        return rows.unflatten(0, x.shape[:-1]) if x.dim() > 2 else rows
 
 
 def _views(shapes: Mapping[str, Shape], encoding: ImageEncoding | None) -> list[list[str]]:

@@ -153,23 +153,19 @@ class GMM(Density):
         return {"mean": width, "scale": width, "logits": self.num_modes}
 
     def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
-        mean, std = self._means_and_stds(outputs)  # (..., K, A)
+        mean, std = self.means_and_stds(outputs)
         scaled = (actions.unsqueeze(-2) - mean) / std
         per_mode = (-0.5 * scaled.square() - std.log() - HALF_LOG_2PI).sum(-1)
         log_weights = F.log_softmax(outputs["logits"], dim=-1)
         return torch.logsumexp(log_weights + per_mode, dim=-1)
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
-        if not self.low_noise_eval:
-            return self.draw(outputs, draws)
-        means, _ = self._means_and_stds(outputs)
-        return draws.mixture(F.softmax(outputs["logits"], dim=-1), means, LOW_NOISE_STD)
+        means, stds = self.means_and_stds(outputs)
+        width = LOW_NOISE_STD if self.low_noise_eval else stds
+        return draws.mixture(F.softmax(outputs["logits"], dim=-1), means, width)
 
-    def draw(self, outputs: Outputs, draws: Draws) -> Tensor:
-        """outputs {name: (B, width)} -> actions (B, A) of the mixture that they stand for."""
-        return draws.mixture(F.softmax(outputs["logits"], dim=-1), *self._means_and_stds(outputs))
-
-    def _means_and_stds(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    def means_and_stds(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """outputs {name: (..., width)} -> (..., K, A) each."""
         shape = (*outputs["logits"].shape, -1)
         mean = torch.tanh(outputs["mean"].view(shape))
         return mean, F.softplus(outputs["scale"].view(shape)) + self.min_std

@@ -1,100 +1,24 @@
-"""What a variational autoencoder draws its latents from.
+"""What a variational autoencoder draws its latents from, if not from a standard normal.
 
-A prior holds numbers, not weights, as an action head does: it says which outputs it needs of the
-encoder and which parameters it learns, and turns them into a divergence and into samples.
+That one, the usual choice, and what a prior is stand beside the autoencoder, in `rmexp.nets.vae`.
 Legend: L latent dimensions, K mixture components, C classes.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rmexp.draws import Draws, component
+from rmexp.nets.vae import LOG_STD_LIMITS, GaussianPosterior, NormalPrior, Prior, Tensors
 
-Tensors = Mapping[str, Tensor]
-
-LOG_STD_LIMITS = (-4.0, 15.0)
-"""Of a Gaussian that is sampled."""
+__all__ = ["CategoricalPrior", "GMMPrior", "GaussianPrior", "NormalPrior"]  # all that conf/ names
 
 LOG_VARIANCE_LIMITS = (-8.0, 30.0)
 """Of the densities in a mixture's divergence."""
-
-
-class Prior(ABC):
-    """Parameters are {name: (B or 1, *shape)}; posteriors, what encoders answer, {name: (B, D)}."""
-
-    conditioned: bool
-    """Whether a network computes the parameters from the observations (and goals)."""
-
-    layer_dims: list[int]
-    """Hidden layers of that network."""
-
-    @abstractmethod
-    def latent_width(self, latent_dim: int) -> int:
-        """Width of a latent as the decoder sees it."""
-
-    @abstractmethod
-    def posterior_dims(self, latent_dim: int) -> dict[str, int]:
-        """The encoder's outputs: name -> width."""
-
-    @abstractmethod
-    def parameter_shapes(self, latent_dim: int) -> dict[str, tuple[int, ...]]:
-        """What is learned: name -> shape; empty: nothing."""
-
-    @abstractmethod
-    def sample_posterior(self, posterior: Tensors, draws: Draws, epoch: int) -> Tensor:
-        """A latent (B, width) through which gradients flow."""
-
-    @abstractmethod
-    def kl(self, posterior: Tensors, z: Tensor, parameters: Tensors) -> Tensor:
-        """KL(posterior || prior): summed over the latent, averaged over the batch (0-d)."""
-
-    @abstractmethod
-    def sample(self, parameters: Tensors, shape: tuple[int, int], draws: Draws) -> Tensor:
-        """Latents (B, width) for shape (B, L)."""
-
-    @abstractmethod
-    def metrics(self, posterior: Tensors, epoch: int) -> dict[str, Tensor]:
-        """What is worth logging of a posterior (0-d)."""
-
-
-class GaussianPosterior(Prior):
-    """What the priors have in common whose encoder answers with a diagonal Gaussian."""
-
-    def latent_width(self, latent_dim: int) -> int:
-        return latent_dim
-
-    def posterior_dims(self, latent_dim: int) -> dict[str, int]:
-        return {"mean": latent_dim, "logvar": latent_dim}
-
-    def sample_posterior(self, posterior: Tensors, draws: Draws, epoch: int) -> Tensor:
-        return _sample_normal(posterior["mean"], posterior["logvar"], draws)
-
-    def metrics(self, posterior: Tensors, epoch: int) -> dict[str, Tensor]:
-        return {"encoder_variance": posterior["logvar"].detach().exp().mean()}
-
-
-class NormalPrior(GaussianPosterior):
-    """The standard normal."""
-
-    conditioned = False
-    layer_dims: list[int] = []  # noqa: RUF012 - never filled
-
-    def parameter_shapes(self, latent_dim: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def kl(self, posterior: Tensors, z: Tensor, parameters: Tensors) -> Tensor:
-        mean, logvar = posterior["mean"], posterior["logvar"]
-        return 0.5 * (mean.square() + logvar.exp() - logvar - 1.0).sum(-1).mean()
-
-    def sample(self, parameters: Tensors, shape: tuple[int, int], draws: Draws) -> Tensor:
-        return draws.randn(shape)
 
 
 class GaussianPrior(GaussianPosterior):
@@ -204,17 +128,17 @@ class CategoricalPrior(Prior):
     def parameter_shapes(self, latent_dim: int) -> dict[str, tuple[int, ...]]:
         return {"logit": (latent_dim, self.num_classes)} if self.learned else {}
 
-    def temperature(self, epoch: int) -> float:
-        falling = self.initial_temperature - epoch * self.temperature_step
-        return max(falling, self.min_temperature)
-
-    def sample_posterior(self, posterior: Tensors, draws: Draws, epoch: int) -> Tensor:
+    def sample_posterior(
+        self, posterior: Tensors, draws: Draws, epoch: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self._logits(posterior)
         gumbel = -draws.exponential(logits.shape).log()
-        soft = F.softmax((logits + gumbel) / self.temperature(epoch), dim=-1)
+        falling = self.initial_temperature - epoch * self.temperature_step
+        temperature = max(falling, self.min_temperature)
+        soft = F.softmax((logits + gumbel) / temperature, dim=-1)
         if self.hard:
             soft = F.one_hot(soft.argmax(-1), self.num_classes) - soft.detach() + soft
-        return soft.flatten(1)
+        return soft.flatten(1), {"gumbel_temperature": logits.new_full((), temperature)}
 
     def kl(self, posterior: Tensors, z: Tensor, parameters: Tensors) -> Tensor:
         log_posterior = F.log_softmax(self._logits(posterior), dim=-1)
@@ -229,9 +153,6 @@ class CategoricalPrior(Prior):
             probabilities = F.softmax(parameters["logit"].double(), dim=-1)
         classes = draws.categorical(probabilities.expand(*shape, -1))
         return F.one_hot(classes, self.num_classes).float().flatten(1)
-
-    def metrics(self, posterior: Tensors, epoch: int) -> dict[str, Tensor]:
-        return {"gumbel_temperature": posterior["logit"].new_full((), self.temperature(epoch))}
 
     def _logits(self, posterior: Tensors) -> Tensor:
         """(B, L * C) -> (B, L, C)."""

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmexp.nets.actors import MLP
-from rmexp.nets.encoders import GoalEncoder, ImageEncoding, Shape
+from rmexp.nets.encoders import MLP, GoalEncoder, ImageEncoding, Shape
 
 Obs = Mapping[str, Tensor]
 State = tuple[Tensor, ...]

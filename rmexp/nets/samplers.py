@@ -10,14 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.draws import Draws
 from rmexp.nets.actors import MLPActor
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import GMM
-from rmexp.nets.priors import Prior
-from rmexp.nets.vae import VAE
+from rmexp.nets.vae import VAE, Prior
 
 Obs = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
@@ -31,12 +31,11 @@ class ActionSampler(nn.Module, ABC):
         """obs {k: (B, D_k)}, actions (B, A) -> `loss`, which is descended, and its parts, 0-d."""
 
     @abstractmethod
-    def flat_samples(self, obs: Obs, times: int, draws: Draws) -> Tensor:
-        """obs {k: (B, D_k)} -> (B * times, A): `times` actions for each state in turn."""
-
     def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
-        """obs {k: (B, D_k)} -> (times, B, A)."""
-        return self.flat_samples(obs, times, draws).unflatten(0, (-1, times)).transpose(0, 1)
+        """`times` actions for each state: obs {k: (B, D_k)} -> (times, B, A).
+
+        They are drawn for (B * times) rows, each state's in turn; see `RepeatedDraws`.
+        """
 
 
 class VAESampler(ActionSampler):
@@ -57,7 +56,6 @@ class VAESampler(ActionSampler):
         encoder: ImageEncoding,
     ) -> None:
         super().__init__()
-        self.kl_weight = kl_weight
         self.vae = VAE(
             input_shapes={"action": (ac_dim,)},
             output_dims={"action": ac_dim},
@@ -68,18 +66,19 @@ class VAESampler(ActionSampler):
             decoder_layer_dims=decoder_layer_dims,
             latent_dim=latent_dim,
             latent_clip=latent_clip,
+            kl_weight=kl_weight,
             prior=prior,
             squash=True,
             sum_reconstruction=sum_reconstruction,
         )
 
     def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
-        x = {"action": actions}
-        parts = self.vae.losses(x, x, obs, None, draws, epoch)
-        return {"loss": parts["reconstruction_loss"] + self.kl_weight * parts["kl_loss"], **parts}
+        return self.vae.losses({"action": actions}, obs, None, draws, epoch)
 
-    def flat_samples(self, obs: Obs, times: int, draws: Draws) -> Tensor:
-        return self.vae.sample(repeated(obs, times), None, draws)["action"]
+    def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
+        rows = {key: value.repeat_interleave(times, dim=0) for key, value in obs.items()}
+        actions = self.vae.sample(rows, None, draws)["action"]
+        return actions.unflatten(0, (-1, times)).transpose(0, 1)
 
 
 class GMMSampler(ActionSampler):
@@ -105,9 +104,15 @@ class GMMSampler(ActionSampler):
     def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
         return self.head.losses(self.actor(obs), actions)
 
-    def flat_samples(self, obs: Obs, times: int, draws: Draws) -> Tensor:
-        outputs = repeated(self.actor(obs), times)
-        return self.head.draw(outputs, draws) if self.training else self.head.act(outputs, draws)
+    def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
+        outputs = self.actor(obs)
+        rows = {key: value.repeat_interleave(times, dim=0) for key, value in outputs.items()}
+        if self.training:
+            weights = F.softmax(rows["logits"], dim=-1)
+            actions = draws.mixture(weights, *self.head.means_and_stds(rows))
+        else:
+            actions = self.head.act(rows, draws)
+        return actions.unflatten(0, (-1, times)).transpose(0, 1)
 
 
 class RepeatedDraws:
@@ -147,8 +152,3 @@ class RepeatedDraws:
 
     def _rows(self, shape: Sequence[int]) -> tuple[int, ...]:
         return (shape[0] // self.times, self.times, *shape[1:])
-
-
-def repeated(tensors: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
-    """{k: (B, ...)} -> {k: (B * times, ...)}, each row `times` times in turn."""
-    return {key: value.repeat_interleave(times, dim=0) for key, value in tensors.items()}

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from rmexp.draws import Draws
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.priors import Prior
-from rmexp.nets.samplers import RepeatedDraws, repeated
-from rmexp.nets.vae import VAE, ConditionalMLP
+from rmexp.nets.samplers import RepeatedDraws
+from rmexp.nets.vae import VAE, ConditionalMLP, Prior
 
 Obs = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
@@ -85,7 +84,6 @@ class SubgoalVAE(SubgoalModel):
         encoder: ImageEncoding,
     ) -> None:
         super().__init__()
-        self.kl_weight = kl_weight
         self.latent_width = prior.latent_width(latent_dim)
         self.vae = VAE(
             input_shapes=subgoal_shapes,
@@ -97,6 +95,7 @@ class SubgoalVAE(SubgoalModel):
             decoder_layer_dims=decoder_layer_dims,
             latent_dim=latent_dim,
             latent_clip=latent_clip,
+            kl_weight=kl_weight,
             prior=prior,
             squash=False,
             sum_reconstruction=sum_reconstruction,
@@ -105,8 +104,7 @@ class SubgoalVAE(SubgoalModel):
     def losses(
         self, obs: Obs, goal: Obs | None, subgoal: Obs, draws: Draws, epoch: int
     ) -> dict[str, Tensor]:
-        parts = self.vae.losses(subgoal, subgoal, obs, goal, draws, epoch)
-        return {"loss": parts["reconstruction_loss"] + self.kl_weight * parts["kl_loss"], **parts}
+        return self.vae.losses(subgoal, obs, goal, draws, epoch)
 
     def sample(self, obs: Obs, goal: Obs | None, draws: Draws) -> dict[str, Tensor]:
         return self.vae.sample(obs, goal, draws)
@@ -129,11 +127,15 @@ class SubgoalVAE(SubgoalModel):
         It is the posterior's; with `prior_samples`, of as many latents of the prior the one that
         lies nearest to it, since only such latents will be met when acting.
         """
-        z = self.vae.prior.sample_posterior(self.vae.encoder(subgoal, obs, goal), draws, epoch)
+        posterior = self.vae.encoder(subgoal, obs, goal)
+        z, _ = self.vae.prior.sample_posterior(posterior, draws, epoch)
         if prior_samples is None:
             return z
-        many, aims = (repeated(x or {}, prior_samples) for x in (obs, goal))
-        drawn = self.vae.sample_prior(many, aims or None, RepeatedDraws(draws, prior_samples))
+        many, aims = (
+            {k: v.repeat_interleave(prior_samples, dim=0) for k, v in (given or {}).items()}
+            for given in (obs, goal)
+        )
+        drawn = self.vae.sample_prior(many, aims, RepeatedDraws(draws, prior_samples))
         candidates = drawn.unflatten(0, (-1, prior_samples))
         nearest = (candidates - z.unsqueeze(1)).square().sum(-1).argmin(1)
         return candidates[torch.arange(len(nearest), device=nearest.device), nearest]

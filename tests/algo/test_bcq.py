@@ -115,7 +115,7 @@ def test_distributional_target_by_hand() -> None:
     constant(target.net.decoder, 0.0)
     with torch.no_grad():
         target.net.decoder.bias[1] = 100.0
-    projected = algo.action_value.backup(
+    projected, _ = algo.action_value.backup(
         algo.critic_target.net,
         obs,
         torch.rand(4, 2, 7),
@@ -130,7 +130,7 @@ def test_the_best_proposal_is_backed_up() -> None:
     obs = {k: torch.randn(3, *s) for k, s in LIFT.items()}
     actions = torch.rand(5, 3, 7) * 2 - 1
     critics = algo.critic_target.net
-    target = algo.action_value.backup(critics, obs, actions, torch.zeros(3), torch.ones(3))
+    target, _ = algo.action_value.backup(critics, obs, actions, torch.zeros(3), torch.ones(3))
     best = critics[0](obs, actions).amax(0)
     torch.testing.assert_close((target * critics[0].atoms).sum(-1), best)
 

@@ -84,7 +84,7 @@ def test_a_backup_mixes_the_least_and_the_greatest_critic(min_weight: float, val
     values = torch.tensor([[[1.0], [5.0]], [[2.0], [3.0]], [[4.0], [4.0]]])
     critics = nn.ModuleList(FixedValues(each) for each in values)
     rewards, bootstrap = torch.tensor([10.0]), torch.tensor([0.5])
-    target = expected.backup(critics, {}, torch.empty(2, 1, 7), rewards, bootstrap)
+    target, _ = expected.backup(critics, {}, torch.empty(2, 1, 7), rewards, bootstrap)
     torch.testing.assert_close(target, torch.tensor([10.0 + 0.5 * value]))
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.autograd.graph import Node
 
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLP
+from rmexp.nets.encoders import MLP
 
 
 @pytest.mark.parametrize("layer_dims", [[3, -3], [0]])
