@@ -204,7 +204,7 @@ def _build_runner(
     rollouts = build.rollouts(config, dataset.env_args, list(dataset.obs_shapes))
     missing = None if rollouts is None else algo.cannot_roll_out() or rollouts.missing
     if missing is not None:
-        _log.warning(missing)
+        _log.warning("%s (rollout=none silences this line)", missing)
         rollouts = None
     return Runner(
         settings=settings,

@@ -228,8 +228,8 @@ class Dataset:
         short = int((windows.counts == 0).sum())
         if short:
             self.warnings.append(
-                f"{short} {split} episodes are shorter than a window of {self._spec.length} frames "
-                "and are not used, because padding is off"
+                f"{short:,} {split} episodes are shorter than a window of {self._spec.length} "
+                "frames and are not used, because padding is off"
             )
         return windows
 
