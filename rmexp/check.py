@@ -97,7 +97,8 @@ def _mismatch(value: Any, hint: Any) -> str | None:
     if get_origin(hint) is Literal and isinstance(value, str):
         near = did_you_mean(value, [str(a) for a in get_args(hint)])
         return f"{shown} is not one of {_name(hint)}{near}"
-    return f"{shown} is not {_name(hint)}"
+    as_list = f"; a list is written [{value}]" if _fits([value], hint) else ""
+    return f"{shown} is not {_name(hint)}{as_list}"
 
 
 def _as_choice(key: str, value: Any) -> str:
@@ -148,7 +149,7 @@ def _name(hint: Any) -> str:
     if origin is Literal:
         return ", ".join(repr(option) for option in arguments)
     if arguments:
-        return f"{getattr(origin, '__name__', origin)} of {_name(arguments[-1])}"
+        return f"a {getattr(origin, '__name__', origin)} of {_name(arguments[-1])}"
     return {int: "an integer", float: "a number", str: "a string", bool: "true or false"}.get(
         hint, f"a node with a _target_ that makes {getattr(hint, '__name__', hint)}"
     )

@@ -125,7 +125,9 @@ def _check_before_hydra(arguments: list[str]) -> None:
         key, _, value = argument.partition("=")
         if argument.startswith(("=", "+=", "++=", "~=")):
             raise ConfigError(f"{argument}: there is no key before the =; say key=value")
-        if key == "resume" and value not in ("", "null"):
+        if argument == "resume=":
+            raise ConfigError("resume=: no directory is given; say resume=outputs/bc_lift/RUN")
+        if key == "resume" and value != "null":
             saved_config(Path(value.strip("'\"") if value[0] in "'\"" else value))
     lab = os.environ.get("RMEXP_CONFIG_DIR")
     if lab and "://" not in lab and not Path(lab).is_dir():

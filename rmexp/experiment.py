@@ -93,6 +93,7 @@ def _run(
 ) -> float | None:
     prepare_torch(num_threads=config.num_threads, deterministic=config.deterministic)
     settings = build.loop_settings(config)
+    build.device(config.device)  # refused before the data are read
     dataset = build.dataset(config)
     provenance.record(directory, dataset.content_hash)
     for line in dataset.summary().splitlines():

@@ -31,7 +31,7 @@ def explain(error: Exception, typed: Sequence[str]) -> str:
     """The message of an error that ended the command; `typed` are the words of the command."""
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return str(error).strip()
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         return _unknown_choice(error, typed)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
@@ -45,8 +45,9 @@ def explain(error: Exception, typed: Sequence[str]) -> str:
 
 def _unknown_choice(error: MissingConfigException, typed: Sequence[str]) -> str:
     found = re.search(r"Available options in '(.+)':", str(error))
-    options = [str(option) for option in error.options or ()]
     group = found.group(1) if found else str(error.missing_cfg_file).rpartition("/")[0]
+    files = (file for folder in _folders(typed) for file in (folder / group).glob("*.yaml"))
+    options = [str(option) for option in error.options or sorted(file.stem for file in files)]
     name = str(error.missing_cfg_file).removeprefix(f"{group}/")
     was_typed = any(word.endswith(f"={name}") or name in _values(word) for word in typed)
     place = "" if was_typed else _file(error)
@@ -129,6 +130,8 @@ def _by_its_text(text: str, typed: Sequence[str]) -> str:
         return f"+{found.group(1)}: there is such a key already; leave the + away"
     if found := re.search(r"Multiple values for (.+?)\. ", first):
         return f"+{found.group(1)}: one is chosen there already; leave the + away"
+    if found := re.search(r"Additional config directory '(.+)' not found", first):
+        return f"--config-dir: {found.group(1)}: no such directory; it holds algo/, dataset/ ..."
     if found := re.search(r"Could not override '(.+)'\.", first):
         return _no_such_part(found.group(1), text, typed)
     return re.split(r"\s*\n(?:Config search path:|See https:)", text)[0]
@@ -157,8 +160,8 @@ def _full_key(error: BaseException) -> Any:
 
 
 def _values(word: str) -> list[str]:
-    """What a word of a sweep names: algo=bc,bcc -> bc, bcc."""
-    return word.partition("=")[2].split(",")
+    """What a word names, several in a sweep or a list: algo=bc,bcc -> bc, bcc."""
+    return word.partition("=")[2].strip("[]").split(",")
 
 
 def _wrapped(text: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import rmexp
+from rmexp.config import config_dir
 from rmexp.run_dir import RunDirectory
 from tests.command_line import TINY, Outcome, run_here, status
 
@@ -23,6 +25,12 @@ FIRST_LINES = {
     "dataset.pathh=x": "dataset.pathh=x: dataset has no key 'pathh'; did you mean 'dataset.path'?",
     "algo=bcc": "algo=bcc: there is no such choice; did you mean 'bc', 'bcq' or 'hbc'?",
     "algo=BC_GMM": "algo=BC_GMM: there is no such choice; did you mean 'bc_gmm'?",
+    "logging=[none,wandbb]": "logging=wandbb: there is no such choice; did you mean 'wandb'?",
+    "dataset.obs_keys=object": (
+        "the configuration has 1 problem:\n  dataset.obs_keys: 'object' (str) is not a list of a "
+        "string or null; a list is written [object]"
+    ),
+    "resume=": "resume=: no directory is given; say resume=outputs/bc_lift/RUN",
     "algo=": "algo=: there is no such choice",
     "debug=smok": "debug=smok: there is no such choice; did you mean 'smoke'?",
     "algo/head=gauss": "algo/head=gauss: there is no such choice; did you mean 'gaussian'?",
@@ -62,6 +70,7 @@ FIRST_LINES = {
         "choose one with algo/lr_schedule=cosine"
     ),
 }
+INNER = ("bench_process", "bench_reference")  # what the benchmark itself starts
 HYDRAS = ("struct", "RmexpConfig", "append to your", "Config search path", "hydra.cc", "full_key")
 
 
@@ -95,6 +104,20 @@ def test_a_choice_that_a_file_asks_for_names_the_file(run: Run, tmp_path: Path) 
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
     found = run("experiment=mine", base=["--config-dir=conf"]).err
     assert "algo=bcc: there is no such choice; did you mean 'bc', 'bcq' or 'hbc'?" in found
+
+
+def test_help_names_every_command() -> None:
+    text = (config_dir() / "hydra" / "help" / "rmexp.yaml").read_text()
+    package = Path(rmexp.__file__).parent
+    commands = [
+        file.relative_to(package.parent).with_suffix("").as_posix().replace("/", ".")
+        for file in sorted(package.rglob("*.py"))
+        if 'if __name__ == "__main__"' in file.read_text() and file.stem not in INNER
+    ]
+    assert len(commands) > 6
+    assert [
+        name for name in commands if f"python -m {name.removesuffix('.__main__')}" not in text
+    ] == []
 
 
 REFUSED = {
