@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rmexp.config import config_dir
 from rmexp.errors import ConfigError
-from rmexp.suggest import did_you_mean
+from rmexp.suggest import did_you_mean, nearest
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
@@ -95,7 +95,7 @@ def _mismatch(value: Any, hint: Any) -> str | None:
         return None
     shown = f"{value!r} ({type(value).__name__})"
     if get_origin(hint) is Literal and isinstance(value, str):
-        near = did_you_mean(value, [str(a) for a in get_args(hint)])
+        near = nearest(value, [str(a) for a in get_args(hint)])
         return f"{shown} is not one of {_name(hint)}{near}"
     as_list = f"; a list is written [{value}]" if _fits([value], hint) else ""
     return f"{shown} is not {_name(hint)}{as_list}"

@@ -6,6 +6,7 @@ nothing else has been put beside them.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def take_back(error: Exception) -> bool:
         return False
     before = _before[0]
     added = [path for path in before.folder.iterdir() if path.name not in before.names]
-    if any(path.name not in FIRST_FILES or _holds_something(path) for path in added):
+    if any(path.name not in FIRST_FILES or _is_anothers(path) for path in added):
         return False
     for path in added:
         if path.is_dir():
@@ -87,5 +88,8 @@ def take_back(error: Exception) -> bool:
     return True
 
 
-def _holds_something(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
+def _is_anothers(path: Path) -> bool:
+    """Whether a directory has something in it, or another process wrote the lock."""
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.name == ".lock" and f"pid {os.getpid()} " not in path.read_text()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import rmexp
+from rmexp import refused
 from rmexp.config import config_dir
+from rmexp.errors import CheckpointError, ConfigError
 from rmexp.run_dir import RunDirectory
 from tests.command_line import TINY, Outcome, run_here, status
 
@@ -29,6 +32,10 @@ FIRST_LINES = {
     "dataset.obs_keys=object": (
         "the configuration has 1 problem:\n  dataset.obs_keys: 'object' (str) is not a list of a "
         "string or null; a list is written [object]"
+    ),
+    "dataset.placement=gpu": (
+        "the configuration has 1 problem:\n"
+        "  dataset.placement: 'gpu' (str) is not one of 'auto', 'device', 'ram', 'mmap'\n"
     ),
     "resume=": "resume=: no directory is given; say resume=outputs/bc_lift/RUN",
     "algo=": "algo=: there is no such choice",
@@ -166,6 +173,18 @@ def test_what_has_begun_stays(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(RunDirectory, "holds_a_run", refuse)
     assert run("hydra.run.dir=b").code == 1
     assert "a fault, not a refusal" in (tmp_path / "b" / "rmexp.log").read_text()
+
+
+def test_what_another_process_has_begun_stays(tmp_path: Path) -> None:
+    refused.remember(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".lock").write_text("pid 1 since 2026-01-01\n")
+    assert not refused.take_back(ConfigError("no"))
+    assert (tmp_path / "a" / ".lock").exists()
+    (tmp_path / "a" / ".lock").write_text(f"pid {os.getpid()} since 2026-01-01\n")
+    assert not refused.take_back(CheckpointError("a full disk"))
+    assert refused.take_back(ConfigError("no"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_keeps_the_record_of_its_failed_jobs(run: Run, tmp_path: Path) -> None:
