@@ -46,7 +46,7 @@ def explain(error: Exception, typed: Sequence[str]) -> str:
 def _unknown_choice(error: MissingConfigException, typed: Sequence[str]) -> str:
     found = re.search(r"Available options in '(.+)':", str(error))
     group = found.group(1) if found else str(error.missing_cfg_file).rpartition("/")[0]
-    files = (file for folder in _folders(typed) for file in (folder / group).glob("*.yaml"))
+    files = (file for folder in _folders(typed) for file in sorted((folder / group).glob("*.yaml")))
     options = [str(option) for option in error.options or sorted(file.stem for file in files)]
     name = str(error.missing_cfg_file).removeprefix(f"{group}/")
     was_typed = any(word.endswith(f"={name}") or name in _values(word) for word in typed)
@@ -196,7 +196,7 @@ def _groups(typed: Sequence[str]) -> list[str]:
         {
             file.parent.relative_to(folder).as_posix()
             for folder in _folders(typed)
-            for file in folder.rglob("*/*.yaml")
+            for file in sorted(folder.rglob("*/*.yaml"))
         }
     )
 

@@ -63,7 +63,11 @@ class Remember(Callback):
 def remember(folder: Path) -> None:
     """Note what is there now; `take_back` undoes what comes later."""
     folder = folder.absolute()
-    names = frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+    names = (
+        frozenset(path.name for path in sorted(folder.iterdir()))
+        if folder.is_dir()
+        else frozenset()
+    )
     missing = tuple(path for path in (folder, *folder.parents) if not path.exists())
     _before[:] = [Before(folder, names, missing)]
 
@@ -73,7 +77,7 @@ def take_back(error: Exception) -> bool:
     if not isinstance(error, REFUSALS) or not _before or not _before[0].folder.is_dir():
         return False
     before = _before[0]
-    added = [path for path in before.folder.iterdir() if path.name not in before.names]
+    added = [path for path in sorted(before.folder.iterdir()) if path.name not in before.names]
     if any(path.name not in FIRST_FILES or _is_anothers(path) for path in added):
         return False
     for path in added:

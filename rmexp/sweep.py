@@ -103,7 +103,7 @@ def _in_order(folder: Path) -> list[Path]:
     from rmexp.data.arrays import natural_order  # numpy, which --help does without
 
     rest = sorted(
-        (path for path in folder.iterdir() if path.is_dir() and path not in _started),
+        (path for path in sorted(folder.iterdir()) if path.is_dir() and path not in _started),
         key=lambda path: natural_order(path.name),
     )
     return [path for path in _started if path.parent == folder and path.is_dir()] + rest

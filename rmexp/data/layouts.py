@@ -25,7 +25,7 @@ def not_a_file(path: Path, source: str | None) -> str:
             f"python -m rmexp.tools.generate task={path.stem} out={path}"
         )
     if source is None or path.name not in source:
-        there = {file.stem: file.name for file in path.parent.glob("*.h*5")}
+        there = {file.stem: file.name for file in sorted(path.parent.glob("*.h*5"))}
         meant = question(there[stem] for stem in proposals(path.stem, there))
         return f"{path}: no such file; say where it is with dataset.path=FILE{meant}"
     return (
