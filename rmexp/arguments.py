@@ -47,7 +47,10 @@ def parse(schema: type[T], argv: Sequence[str], *, prog: str) -> T:
     for word in argv:
         key, equals, _ = word.partition("=")
         if not equals:
-            raise ConfigError(f"{prog}: {word!r} is not key=value; {_listing(known)}")
+            first = next(iter(known))
+            raise ConfigError(
+                f"{prog}: {word!r} is not key=value, such as {first}={word}; {_listing(known)}"
+            )
         if key not in known:
             raise ConfigError(
                 f"{prog}: no argument {key!r}{nearest(key, known)}; {_listing(known)}"

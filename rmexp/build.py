@@ -47,7 +47,12 @@ def dataset(config: DictConfig) -> Dataset:
 
 def algo(config: DictConfig, spec: Spec, device: torch.device) -> Algo:
     """The algorithm; its networks' first weights depend on the seed alone."""
-    return cast("Algo", _make(config.algo, spec=spec, device=device))
+    try:
+        return cast("Algo", _make(config.algo, spec=spec, device=device))
+    except ConfigError as error:
+        if str(error).startswith(("algo", "dataset")):
+            raise
+        raise ConfigError(f"algo: {error}") from error
 
 
 def algo_class(config: DictConfig) -> type[Algo]:

@@ -15,8 +15,9 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from rmexp.config import config_dir
 from rmexp.errors import ConfigError
-from rmexp.suggest import did_you_mean
+from rmexp.suggest import did_you_mean, nearest
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
@@ -73,7 +74,7 @@ def _check_node(key: str, node: dict[str, Any], live: set[str]) -> Iterable[str]
         elif name in live:
             yield f"{key}.{name}: this parameter is supplied by the run and cannot be configured"
         elif name in hints and (found := _mismatch(value, hints[name])):
-            yield f"{key}.{name}: {found}"
+            yield f"{key}.{name}: {found}{_as_choice(f'{key}.{name}', value)}"
     if not node.get("_partial_", False) and not node.get("_args_"):
         for name in named - live - set(node):
             if parameters[name].default is inspect.Parameter.empty:
@@ -94,9 +95,17 @@ def _mismatch(value: Any, hint: Any) -> str | None:
         return None
     shown = f"{value!r} ({type(value).__name__})"
     if get_origin(hint) is Literal and isinstance(value, str):
-        near = did_you_mean(value, [str(a) for a in get_args(hint)])
+        near = nearest(value, [str(a) for a in get_args(hint)])
         return f"{shown} is not one of {_name(hint)}{near}"
-    return f"{shown} is not {_name(hint)}"
+    as_list = f"; a list is written [{value}]" if _fits([value], hint) else ""
+    return f"{shown} is not {_name(hint)}{as_list}"
+
+
+def _as_choice(key: str, value: Any) -> str:
+    """What a name that stands where a node belongs was meant to be: algo.lr_schedule=cosine."""
+    group = key.replace(".", "/")
+    known = isinstance(value, str) and (config_dir() / group / f"{value}.yaml").is_file()
+    return f"; choose one with {group}={value}" if known else ""
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -140,7 +149,7 @@ def _name(hint: Any) -> str:
     if origin is Literal:
         return ", ".join(repr(option) for option in arguments)
     if arguments:
-        return f"{getattr(origin, '__name__', origin)} of {_name(arguments[-1])}"
+        return f"a {getattr(origin, '__name__', origin)} of {_name(arguments[-1])}"
     return {int: "an integer", float: "a number", str: "a string", bool: "true or false"}.get(
         hint, f"a node with a _target_ that makes {getattr(hint, '__name__', hint)}"
     )

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import traceback
-from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,11 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rmexp import sweep
+from rmexp import refused, sweep
 from rmexp.config import COMMAND_LINE, config_dir, register
 from rmexp.errors import ConfigError, RmexpError, RunExistsError, RunInUseError
+from rmexp.explain import explain
 from rmexp.run_dir import RunDirectory, resumed_config, saved_config, with_absolute_paths
-from rmexp.suggest import did_you_mean
 from rmexp.sweep import say
 
 _log = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ def main() -> None:
         if _failures:
             raise _failures[0]
     except (HydraException, OmegaConfBaseException, RmexpError) as error:
-        _exit(_explain(error), error)
+        _exit(explain(error, sys.argv[1:]), error)
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as stop:
@@ -97,7 +96,7 @@ def _hydra_main(config: DictConfig) -> float | None:
 
     job = HydraConfig.get()
     path = Path(job.runtime.output_dir)
-    typed = list(job.overrides.task)
+    typed = cast("list[str]", OmegaConf.to_container(job.overrides.task, resolve=False))
     group = Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else None
     resume = config.resume is not None
     _traceback_wanted[0] = bool(config.debug.traceback)
@@ -111,9 +110,11 @@ def _hydra_main(config: DictConfig) -> float | None:
         with RunDirectory(path).locked():
             return experiment.run(config, path, overrides=typed, group=None, resume=resume)
     except Exception as error:
-        _log_failure(error, path)
         if group is not None:
+            _log_failure(error, path)
             raise  # the sweeper must know
+        if not refused.take_back(error):
+            _log_failure(error, path)
         _failures.append(error)
         return None
 
@@ -124,7 +125,9 @@ def _check_before_hydra(arguments: list[str]) -> None:
         key, _, value = argument.partition("=")
         if argument.startswith(("=", "+=", "++=", "~=")):
             raise ConfigError(f"{argument}: there is no key before the =; say key=value")
-        if key == "resume" and value not in ("", "null"):
+        if argument == "resume=":
+            raise ConfigError("resume=: no directory is given; say resume=outputs/bc_lift/RUN")
+        if key == "resume" and value != "null":
             saved_config(Path(value.strip("'\"") if value[0] in "'\"" else value))
     lab = os.environ.get("RMEXP_CONFIG_DIR")
     if lab and "://" not in lab and not Path(lab).is_dir():
@@ -177,54 +180,9 @@ def _exit(message: str, error: Exception) -> None:
     wanted = typed or _traceback_wanted[0]
     if wanted:
         say("".join(traceback.format_exception(error)))
-    if not sweep.report():
+    refused.take_back(error)
+    if not sweep.report() or not sweep.has_started():
         say(f"error: {message}")
         if not wanted and not isinstance(error, (HydraException, OmegaConfBaseException)):
             say("(debug.traceback=true shows where)")
     sys.exit(1)
-
-
-def _explain(error: Exception) -> str:
-    """Hydra's words, with the cause it hides and a proposal for a misspelt key."""
-    parts = [str(error).strip()]
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and str(cause).strip() not in parts[0]:
-        parts.append(str(cause).strip())
-    text = "\n".join(parts)
-    found = re.search(r"Key '([^']+)' (?:is not in struct|not in)", text)
-    place = re.search(r"full_key: (\S+)", text)
-    if found is None or place is None:
-        return text
-    parent, _, key = place.group(1).rpartition(".")
-    return f"{text}{did_you_mean(key, _known_keys(parent)) if key == found.group(1) else ''}"
-
-
-def _known_keys(parent: str) -> list[str]:
-    """The keys below `parent` in the configuration without the value overrides."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    folders = [config_dir(), *_own_config_dirs(sys.argv[1:])]
-    pairs = (argument.partition("=") for argument in sys.argv[1:])
-    choices = [
-        f"{group}={name}"
-        for group, _, name in pairs
-        if name and any((folder / group / f"{name}.yaml").is_file() for folder in folders)
-    ]
-    searched = ",".join(f"'file://{folder}'" for folder in folders[1:])
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            node = compose("config", overrides=[f"hydra.searchpath=[{searched}]", *choices])
-        chosen = OmegaConf.select(node, parent) if parent else node
-    except (HydraException, OmegaConfBaseException):  # the choice itself is what is wrong
-        return []
-    return [str(key) for key in chosen] if isinstance(chosen, DictConfig) else []
-
-
-def _own_config_dirs(arguments: list[str]) -> list[Path]:
-    """Where the user keeps configurations of their own."""
-    options = [word for argument in arguments for word in argument.split("=", 1)]
-    given = [b for a, b in pairwise(options) if a in ("--config-dir", "-cd")]
-    lab = os.environ.get("RMEXP_CONFIG_DIR")
-    return [Path(folder).resolve() for folder in (*given, *([lab] if lab else []))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rmexp.errors import ConfigError
+from rmexp.suggest import did_you_mean
 
 COMMAND_LINE = "RMEXP_COMMAND_LINE"
 """Environment variable that tells a sweep's workers what was typed, one word a line."""
@@ -66,10 +67,16 @@ class RmexpConfig:
 
 def check_top_level(config: DictConfig) -> None:
     """Raise ConfigError for keys of the top level that came in a file and are not as typed here."""
+    known = [item.name for item in fields(RmexpConfig)]
+    for key in config:
+        if key not in known:
+            raise ConfigError(
+                f"{key}: the configuration has no such key{did_you_mean(str(key), known)}"
+            )
     try:
         OmegaConf.merge(OmegaConf.structured(RmexpConfig), config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"the configuration: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     if not 1 <= (config.num_threads or 1) <= MAX_THREADS:
         raise ConfigError(f"num_threads: {config.num_threads} is not between 1 and {MAX_THREADS}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmexp.arguments import argument, run_command
-from rmexp.errors import ConfigError
+from rmexp.errors import ConfigError, RolloutError
 from rmexp.rollout.video import SUFFIXES
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def evaluate(arguments: Arguments) -> None:
     try:
         with _progress(rollouts.env_name, count) as progress:
             result = rollouts.run(policy, range(seed, seed + count), video, progress=progress)
+    except RolloutError as error:
+        raise RolloutError(f"{path}: {error}") from error
     finally:
         rollouts.close()
     _say(f"{path}")

@@ -93,6 +93,7 @@ def _run(
 ) -> float | None:
     prepare_torch(num_threads=config.num_threads, deterministic=config.deterministic)
     settings = build.loop_settings(config)
+    build.device(config.device)  # refused before the data are read
     dataset = build.dataset(config)
     provenance.record(directory, dataset.content_hash)
     for line in dataset.summary().splitlines():
@@ -204,7 +205,7 @@ def _build_runner(
     rollouts = build.rollouts(config, dataset.env_args, list(dataset.obs_shapes))
     missing = None if rollouts is None else algo.cannot_roll_out() or rollouts.missing
     if missing is not None:
-        _log.warning(missing)
+        _log.warning("%s (rollout=none silences this line)", missing)
         rollouts = None
     return Runner(
         settings=settings,

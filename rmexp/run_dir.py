@@ -125,7 +125,7 @@ class RunDirectory:
                     error.strerror,
                 )
             file.truncate(0)
-            file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n")
             file.flush()
             self._clear()
             yield

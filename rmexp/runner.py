@@ -283,7 +283,7 @@ class Runner:
             if self.selection.curve:
                 _log.error("%s\nThis rollout is left out; the training goes on.", error)
             else:
-                _log.error("%s\nThe training goes on without rollouts.", error)
+                _log.error("%s\nThe training goes on as with rollout=none.", error)
                 self.rollout_failure = str(error).splitlines()[0]
                 self.rollouts.close()
                 self.rollouts = None

@@ -20,13 +20,20 @@ from rmexp.run_dir import RunDirectory, config_hash
 
 _log = logging.getLogger(__name__)
 _folders: list[Path] = []
+_started: list[Path] = []
 
 
 class SweepReport(Callback):
-    """Remembers where a sweep writes, so that its end can be told whatever launched its jobs."""
+    """Remembers where a sweep writes, so that its end can be told whatever launched its jobs.
+
+    The order of the jobs is known of those that run in this process.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _folders.append(Path(config.hydra.sweep.dir).absolute())
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _started.append(Path(config.hydra.runtime.output_dir).absolute())
 
 
 def run_job(
@@ -66,7 +73,7 @@ def report(stopped: bool = False) -> bool:
     if not _folders or not _folders[0].is_dir():
         return False
     folder = _folders[0]
-    jobs = sorted(p for p in folder.iterdir() if p.is_dir())
+    jobs = _in_order(folder)
     if not jobs:
         return False
     lines = [f"sweep {folder}:"]
@@ -84,6 +91,22 @@ def report(stopped: bool = False) -> bool:
         lines.append(f"to go on with all of it, give the same command again with {again}")
     say("\n".join(lines))
     return True
+
+
+def has_started() -> bool:
+    """Whether a job began in this process."""
+    return bool(_started)
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """The jobs in `folder` as they were started; the rest, which others ran, by name."""
+    from rmexp.data.arrays import natural_order  # numpy, which --help does without
+
+    rest = sorted(
+        (path for path in sorted(folder.iterdir()) if path.is_dir() and path not in _started),
+        key=lambda path: natural_order(path.name),
+    )
+    return [path for path in _started if path.parent == folder and path.is_dir()] + rest
 
 
 def say(text: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from rmexp import cli, sweep
+from rmexp import cli, refused, sweep
 
 TESTS = Path(__file__).resolve().parent
 GOLDEN = TESTS / "golden"
@@ -53,6 +53,8 @@ def run_here(
     handlers, level = list(root.handlers), root.level
     GlobalHydra.instance().clear()
     sweep._folders.clear()
+    sweep._started.clear()
+    refused._before.clear()
     cli._failures.clear()
     cli._traceback_wanted[0] = False
     capfd.readouterr()

@@ -42,7 +42,7 @@ def test_a_default_list_is_not_shared():
     ("argv", "parts"),
     [
         (["flour=rye", "gram=3"], ["no argument 'gram'", "'grams'", "flour, grams, salt"]),
-        (["flour"], ["'flour' is not key=value", "flour, grams"]),
+        (["flour"], ["'flour' is not key=value, such as flour=flour", "flour, grams"]),
         (["grams=3"], ["flour=... is required", "kind of flour"]),
         (["flour=rye", "grams=many"], ["grams=many", "Integer"]),
         (["flour=rie"], ["flour=rie", "did you mean 'rye'", "rye | wheat"]),

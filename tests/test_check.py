@@ -57,8 +57,8 @@ def test_a_good_node_passes() -> None:
         ({"lr": "fast"}, "algo.lr: 'fast' (str) is not a number"),
         ({"lr": True}, "algo.lr: True (bool) is not a number"),
         ({"lr": None}, "algo.lr: None (NoneType) is not a number"),
-        ({"widths": [3, "x"]}, "algo.widths: [3, 'x'] (list) is not list of an integer"),
-        ({"widths": 3}, "algo.widths: 3 (int) is not list of an integer"),
+        ({"widths": [3, "x"]}, "algo.widths: [3, 'x'] (list) is not a list of an integer"),
+        ({"widths": 3}, "algo.widths: 3 (int) is not a list of an integer; a list is written [3]"),
         (
             {"mode": "fst"},
             "algo.mode: 'fst' (str) is not one of 'slow', 'fast'; did you mean 'fast'?",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 
-from rmexp.errors import ConfigError
+from rmexp.errors import ConfigError, RolloutError
 from rmexp.evaluate import Arguments, _output, _progress, evaluate
 from rmexp.policy import Policy
 from rmexp.rollout.statistics import EpisodeRecord, RolloutResult, RolloutTimes
-from tests.command_line import TINY, run_here
+from tests.command_line import GOLDEN, TINY, run_here
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,35 @@ def test_device_and_threads_are_the_runs_unless_told(
         assert (asked, seen.threads) == ([None, "cpu"], 1)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("env_args", "said"),
+    [
+        (None, "no rollouts: the data have no `env_args`"),
+        ({"env_name": "Hopper", "type": 2}, "no rollouts: environment 'Hopper' has type 2"),
+    ],
+)
+def test_the_advice_is_for_who_evaluates(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    env_args: dict[str, Any] | None,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.hdf5").write_bytes((GOLDEN / "tiny_lift.hdf5").read_bytes())
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        data: Any = file["data"]
+        del data.attrs["env_args"]
+        if env_args:
+            data.attrs["env_args"] = json.dumps(env_args)
+    trained = run_here([*TINY, "dataset.path=a.hdf5", "hydra.run.dir=run"], monkeypatch, capfd)
+    assert trained.code == 0, trained.text
+    with pytest.raises(RolloutError) as error:
+        evaluate(Arguments(checkpoint="run"))
+    assert str(error.value).startswith(f"run/checkpoints/best.pt: {said}")
+    assert "rollout=none" not in str(error.value)
 
 
 class Terminal(io.StringIO):

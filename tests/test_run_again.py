@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def test_two_processes_do_not_share_a_directory(run: Run, tmp_path: Path) -> Non
     with RunDirectory(tmp_path / "a").locked():
         outcome = run("resume=a", "loop.num_epochs=3", base=[])
     assert outcome.code == 1
-    assert "another process is running here (pid" in outcome.err
+    found = r"another process is running here \(pid \d+ since [-\d]+ [:\d]+ [-+]\d{4}\)"
+    assert re.search(found, outcome.err), outcome.err
     assert status(tmp_path / "a")["state"] == "finished"
     assert run("resume=a", "loop.num_epochs=3", base=[]).code == 0
 

@@ -89,7 +89,12 @@ class TD3BC(Algo):
         return self.transitions(batch)
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
-        """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
+        """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms.
+
+        `loss` is the critics' losses plus `actor_loss`, which is computed at every step, also at
+        those that leave the actor as it is (robomimic does the same): its sum never changes. Only
+        `actor_grad_norm` is missing there, and averaged over the steps that moved the actor.
+        """
         draws = self.draws["valid" if validate else "train"]
         augmenting = None if validate else draws
         obs = self.encoder.augment(batch["obs"], augmenting)

@@ -122,7 +122,7 @@ class Dataset:
         if seed < 0:
             raise ConfigError(f"seed is {seed}; it must not be negative")
         if count < batch_size:
-            note = f"the training split has {count} windows, less than a batch of {batch_size}"
+            note = f"the training split has {count:,} windows, less than a batch of {batch_size:,}"
             if not any(warning.startswith(note) for warning in self.warnings):
                 self.warnings.append(f"{note}; each batch is the whole split")
             batch_size = count
@@ -228,8 +228,8 @@ class Dataset:
         short = int((windows.counts == 0).sum())
         if short:
             self.warnings.append(
-                f"{short} {split} episodes are shorter than a window of {self._spec.length} frames "
-                "and are not used, because padding is off"
+                f"{short:,} {split} episodes are shorter than a window of {self._spec.length} "
+                "frames and are not used, because padding is off"
             )
         return windows
 

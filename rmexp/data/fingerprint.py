@@ -21,8 +21,8 @@ def fingerprint(path: Path, expected: str | None) -> str:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and found != expected.lower():
         raise DatasetError(
-            f"{path}: sha256 is {found}, expected {expected}; fetch the file again, or give "
-            "dataset.sha256=null to use this one"
+            f"{path}: sha256 is {found}, expected {expected}; fetch the file again, or, if it is "
+            f"one of your own, say dataset=hdf5 dataset.path={path} (or dataset.sha256=null)"
         )
     return found
 

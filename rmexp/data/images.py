@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -112,8 +114,8 @@ class ImageSet:
 
     def _cached(self, key: str, *, with_next: bool) -> PooledFrames:
         """The pool as a file, made on first use; complete once it carries its final name."""
-        stem = self._cache_stem(key, with_next=with_next)
-        frames_path, next_path = stem.with_suffix(".npy"), stem.with_suffix(".next.npy")
+        name = self._cache_name(key, with_next=with_next)
+        frames_path, next_path = (self._cache_dir / f"{name}{end}" for end in (".npy", ".next.npy"))
         if not frames_path.exists():
             try:
                 self._cache_dir.mkdir(parents=True, exist_ok=True)
@@ -131,8 +133,11 @@ class ImageSet:
     def _write_cache(
         self, key: str, frames_path: Path, next_path: Path, *, with_next: bool
     ) -> None:
-        made = frames_path.with_suffix(f".tmp-{os.getpid()}")
-        made_next = next_path.with_suffix(f".tmp-{os.getpid()}")
+        made, made_next = (
+            path.with_suffix(f".tmp-{platform.node()}-{os.getpid()}")
+            for path in (frames_path, next_path)
+        )
+        _remove_torn(self._cache_dir)
         try:
             frames, next_rows = self._pool(key, lambda s: _map_new(made, s), with_next=with_next)
             assert isinstance(frames, np.memmap)
@@ -146,11 +151,11 @@ class ImageSet:
             made.unlink(missing_ok=True)
             made_next.unlink(missing_ok=True)
 
-    def _cache_stem(self, key: str, *, with_next: bool) -> Path:
+    def _cache_name(self, key: str, *, with_next: bool) -> str:
         table = self._table
         content = repr((self._hashes, key, with_next, table.demos, table.file_of.tolist()))
         digest = hashlib.sha256(content.encode()).hexdigest()[:24]
-        return self._cache_dir / f"{key.replace('/', '-')}-{digest}"
+        return f"{key.replace('/', '-')}-{digest}"
 
     def _pool(
         self, key: str, allocate: Allocate, *, with_next: bool
@@ -179,6 +184,25 @@ class ImageSet:
             return file.read(demo, f"{group}/{key}").reshape(table.lengths[episode], -1)
 
         return read
+
+
+def _remove_torn(folder: Path) -> None:
+    """Delete what a process of this machine that is no more had begun to write."""
+    torn = re.compile(rf".+-[0-9a-f]{{24}}(\.next)?\.tmp-{re.escape(platform.node())}-(\d+)")
+    for path in sorted(folder.iterdir()):
+        found = torn.fullmatch(path.name)
+        if found and not _is_alive(int(found.group(2))):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _places(

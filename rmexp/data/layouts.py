@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from rmexp.suggest import proposals, question
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
 NEEDED = "needed is the robomimic layout: data/demo_<i>/actions and data/demo_<i>/obs/<key>"
 
 
@@ -16,8 +19,15 @@ def not_a_file(path: Path, source: str | None) -> str:
         if (path / "data" / "main_data.hdf5").exists():
             return f"{path}: looks like a Minari dataset; {NEEDED}, in one HDF5 file"
         return f"{path}: is a folder; give the HDF5 file, for example dataset.path={path}/FILE.hdf5"
-    if source is None:
-        return f"{path}: no such file; say where it is with dataset.path=FILE"
+    if path.parent == ASSETS:
+        return (
+            f"{path}: no such file. It comes with this package and is made again by "
+            f"python -m rmexp.tools.generate task={path.stem} out={path}"
+        )
+    if source is None or path.name not in source:
+        there = {file.stem: file.name for file in sorted(path.parent.glob("*.h*5"))}
+        meant = question(there[stem] for stem in proposals(path.stem, there))
+        return f"{path}: no such file; say where it is with dataset.path=FILE{meant}"
     return (
         f"{path}: no such file. It comes from {source}; when you have it, say where it is with "
         "paths.data_dir=DIR (keeping the folders below) or dataset.path=FILE"

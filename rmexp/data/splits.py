@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmexp.errors import DatasetError
+from rmexp.suggest import nearest
 
 AUTO = "auto"
 
@@ -39,9 +40,11 @@ def split_demos(
     """Raises DatasetError for an unknown or empty filter key and for overlapping splits."""
     train_key = _resolve(train_filter, "train", masks)
     valid_key = _resolve(valid_filter, "valid", masks)
-    candidates = list(demos) if train_key is None else _listed(path, demos, masks, train_key)
+    candidates = (
+        list(demos) if train_key is None else _listed(path, demos, masks, train_key, "train")
+    )
     if valid_key is not None:
-        valid = _listed(path, demos, masks, valid_key)
+        valid = _listed(path, demos, masks, valid_key, "valid")
         if train_key is None:
             candidates = [demo for demo in candidates if demo not in set(valid)]
         both = sorted(set(candidates) & set(valid))
@@ -71,18 +74,23 @@ def _resolve(given: str | None, usual: str, masks: Mapping[str, object]) -> str 
 
 
 def _listed(
-    path: str, demos: Sequence[str], masks: Mapping[str, Sequence[str]], key: str
+    path: str, demos: Sequence[str], masks: Mapping[str, Sequence[str]], key: str, part: str
 ) -> list[str]:
+    setting = f"dataset.{part}_filter={key}"
     if key not in masks:
         known = f"it has {', '.join(sorted(masks))}" if masks else "it has none (no group `mask`)"
-        raise DatasetError(f"{path}: no filter key {key!r}; {known}")
+        remedy = f"dataset.{part}_filter=auto takes what there is"
+        raise DatasetError(
+            f"{path}: {setting}: no filter key {key!r}{nearest(key, masks)}; {known}; {remedy}"
+        )
     listed = set(masks[key])
     if not listed:
-        raise DatasetError(f"{path}: filter key {key!r} is empty; choose another one")
+        raise DatasetError(f"{path}: {setting}: filter key {key!r} is empty; choose another one")
     missing = sorted(listed - set(demos))
     if missing:
         raise DatasetError(
-            f"{path}: filter key {key!r} names {missing[0]!r}, which `data` does not hold"
+            f"{path}: {setting}: filter key {key!r} names {missing[0]!r}, "
+            "which `data` does not hold"
             + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
         )
     return [demo for demo in demos if demo in listed]

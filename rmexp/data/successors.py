@@ -30,12 +30,12 @@ def describe(table: EpisodeTable, shifted: np.ndarray, usable: np.ndarray, lost:
     ends = "each one's last is a terminal (dones), which nothing follows"
     if cut:
         ends = (
-            f"the last frames of {cut} without dones=1 at their end are used as next observations "
-            f"only ({lost} training windows fewer)"
+            f"the last frames of {cut:,} without dones=1 at their end are used as next "
+            f"observations only ({lost:,} training windows fewer)"
         )
     return (
         f"{', '.join(files)}: no next_obs; the frame that follows is taken in "
-        f"{int(shifted.sum())} episodes, and {ends}"
+        f"{int(shifted.sum()):,} episodes, and {ends}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rmexp.errors import RolloutError
+from rmexp.rollout.robosuite_arguments import simulator_arguments
 
 Observation = dict[str, np.ndarray]
 
@@ -61,19 +62,39 @@ def make_environment(env_args: Mapping[str, Any], obs_keys: Sequence[str]) -> En
 
 def simulator_missing(env_args: Mapping[str, Any] | None) -> str | None:
     """Why no rollout is possible and what to do about it, in one line; None when one is."""
+    if reason := _unknown_environment(env_args):
+        return reason
+    absent = [name for name in ("robosuite", "mujoco") if importlib.util.find_spec(name) is None]
+    if absent:
+        return (
+            f"no rollouts: {' and '.join(absent)} not installed; "
+            "type  pip install 'rmexp[sim]'  to simulate"
+        )
+    return None
+
+
+def undescribed(env_args: Mapping[str, Any] | None) -> str | None:
+    """What `env_args` lack for a rollout anywhere, in one line; None when they have all of it."""
+    reason = _unknown_environment(env_args)
+    if reason is None and env_args is not None:
+        try:
+            simulator_arguments(env_args)
+        except RolloutError as error:
+            return f"no rollouts: {error}"
+    return reason
+
+
+def _unknown_environment(env_args: Mapping[str, Any] | None) -> str | None:
     if not env_args or "env_name" not in env_args:
-        return "rollouts: the file has no `env_args` with an `env_name`; use rollout=none"
+        return (
+            "no rollouts: the data have no `env_args` with an `env_name`, which says what to "
+            "simulate"
+        )
     kind = env_args.get("type", ROBOSUITE)
     if kind != ROBOSUITE:
         known = TYPE_NAMES.get(kind, "unknown") if isinstance(kind, int) else "unknown"
         return (
-            f"rollouts: environment {env_args['env_name']!r} has type {kind!r} ({known}); "
-            f"rmexp simulates type {ROBOSUITE} ({TYPE_NAMES[ROBOSUITE]}); use rollout=none"
-        )
-    absent = [name for name in ("robosuite", "mujoco") if importlib.util.find_spec(name) is None]
-    if absent:
-        return (
-            f"rollouts: {' and '.join(absent)} not installed; type  pip install 'rmexp[sim]'  "
-            "to simulate (or rollout=none to silence this line)"
+            f"no rollouts: environment {env_args['env_name']!r} has type {kind!r} ({known}); "
+            f"rmexp simulates type {ROBOSUITE} ({TYPE_NAMES[ROBOSUITE]})"
         )
     return None

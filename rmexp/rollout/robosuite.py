@@ -173,7 +173,7 @@ def _make(name: str, kwargs: dict[str, Any]) -> Any:
     if name not in known:
         raise RolloutError(
             f"robosuite {robosuite.__version__} has no environment {name!r}; it has "
-            f"{', '.join(known)} (rollout=none trains without)"
+            f"{', '.join(known)}"
         )
     try:
         return robosuite.make(

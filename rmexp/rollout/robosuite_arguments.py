@@ -89,7 +89,7 @@ def simulator_arguments(env_args: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping) or "robots" not in given:
         raise RolloutError(
             f"env_args of {name}: `env_kwargs` with at least `robots` is needed to build the "
-            "environment; this file cannot be rolled out (rollout=none trains without)"
+            "environment"
         )
     unknown = sorted(set(given) - PASSED - DECIDED_HERE)
     if unknown:

@@ -32,6 +32,7 @@ def import_checkpoint(arguments: ImportArguments) -> None:
     from rmexp import checkpoint
     from rmexp.compat.checkpoint import imported, read
     from rmexp.policy import Policy
+    from rmexp.rollout.environments import undescribed
 
     source, out = Path(arguments.model).expanduser(), Path(arguments.out).expanduser()
     if out.exists():
@@ -45,6 +46,8 @@ def import_checkpoint(arguments: ImportArguments) -> None:
     env = (policy.env_args or {}).get("env_name", "no environment")
     count = f"{policy.algo.num_parameters():,} parameters"
     sys.stdout.write(f"{out}: {name}, {count}, for {env}; it sees {keys}\n")
+    if reason := undescribed(policy.env_args):
+        sys.stderr.write(f"warning: {out}: {reason}\n")
 
 
 def first_word_is(name: str, argv: Sequence[str]) -> list[str]:

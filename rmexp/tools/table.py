@@ -105,9 +105,20 @@ class Result:
 
 
 def table(arguments: TableArguments) -> None:
-    """Read the runs and write the table."""
+    """Read the runs and write the table.
+
+    Raises:
+        ConfigError: no run has a result; says of each why.
+    """
     paths = [Path(word).expanduser() for word in arguments.runs]
     results = [read_result(path) for path in find_runs(paths, "status.json")]
+    if all(result.missing() for result in results):
+        listed = "".join(f"\n  {result.directory}: {result.missing()}" for result in results)
+        raise ConfigError(
+            f"{', '.join(arguments.runs)}: no run has a success rate, which the rollouts at its "
+            "end give: finish it with python -m rmexp resume=DIR, or start it without "
+            f"rollout=none{listed}"
+        )
     text = markdown(results, arguments.trust)
     if arguments.out is None:
         sys.stdout.write(text)
@@ -132,7 +143,10 @@ def read_result(path: Path) -> Result:
 
 
 def markdown(results: Sequence[Result], trust: Sequence[str]) -> str:
-    """One line for each configuration, then what it means, then the runs that are not in it."""
+    """One line for each configuration, then what it means, then the runs that are not in it.
+
+    One run at least has a result.
+    """
     groups: dict[str, list[Result]] = {}
     absent: list[str] = []
     for result in results:
@@ -144,10 +158,8 @@ def markdown(results: Sequence[Result], trust: Sequence[str]) -> str:
     lines = [_cells(HEADER), _cells(["---"] * 2 + ["---:"] * (len(HEADER) - 2))]
     rows = [_row(n, group, trust) for n, group in zip(names, groups.values(), strict=True)]
     lines += [_cells(row) for row in sorted(rows, key=lambda row: (row[1], row[0]))]
-    if not groups:
-        lines = ["No run has a result yet."]
-    notes = [LEGEND] if groups else []
-    most = max(map(len, groups.values()), default=0)
+    notes = [LEGEND]
+    most = max(map(len, groups.values()))
     notes += [
         f"Fewer seeds than the rest: {name} ({len(group)} of {most})."
         for name, group in zip(names, groups.values(), strict=True)

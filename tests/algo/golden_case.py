@@ -14,26 +14,10 @@ from torch import Tensor
 
 from rmexp.algo.base import Algo, Spec
 from rmexp.nets.encoders import ResNet18Encoding
+from tests.compat.reference_case import LIFT, METRICS
 from tests.first_weights import draw_first_weights
 
 CPU = torch.device("cpu")
-LIFT = {
-    "object": (10,),
-    "robot0_eef_pos": (3,),
-    "robot0_eef_quat": (4,),
-    "robot0_gripper_qpos": (2,),
-}
-METRICS = {
-    "Loss": "loss",
-    "L2_Loss": "l2_loss",
-    "L1_Loss": "l1_loss",
-    "Cosine_Loss": "cosine_loss",
-    "Log_Likelihood": "log_likelihood",
-    "KL_Loss": "kl_loss",
-    "Reconstruction_Loss": "reconstruction_loss",
-    "Encoder_Variance": "encoder_variance",
-    "Optimizer/policy0_lr": "optimizer/actor_lr",
-}
 
 
 def spec(**changes: Any) -> Spec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,30 @@ def test_a_file_that_exists_is_kept(golden: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="it exists"):
         import_checkpoint(arguments)
     assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda env: env, ""),
+        (lambda env: {**env, "env_kwargs": {}}, "no rollouts: env_args of Lift: `env_kwargs` with"),
+        (lambda env: {"type": 1}, "no rollouts: the data have no `env_args` with an `env_name`"),
+    ],
+)
+def test_what_a_rollout_will_lack_is_said_in_one_line(
+    golden: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+    said: str,
+) -> None:
+    content = read(golden / "robomimic_bc_rnn.pth")
+    env = {"env_name": "Lift", "type": 1, "env_kwargs": {"robots": ["Panda"]}}
+    torch.save({**content, "env_metadata": change(env)}, tmp_path / "m.pth")
+    imported_policy(tmp_path / "m.pth", tmp_path / "m.pt")
+    err = capfd.readouterr().err
+    assert err.startswith(f"warning: {tmp_path / 'm.pt'}: {said}" if said else "")
+    assert err.count("\n") == (1 if said else 0)
 
 
 class Trap:

@@ -14,6 +14,7 @@ import torch
 from demo_files import OpenDataset, WriteDemos
 
 from rmexp.data.hdf5 import DemoFile
+from rmexp.data.layouts import ASSETS
 from rmexp.errors import DatasetError
 
 Change = Callable[[h5py.File], object]
@@ -241,7 +242,7 @@ def test_what_is_no_hdf5_file(
         (empty, "is not an HDF5 file"),
         (cut, "is truncated"),
         (tmp_path, "is a folder"),
-        (tmp_path / "none.hdf5", "no such file; say where it is with dataset.path=FILE"),
+        (tmp_path / "none.hdf5", "no such file; say where it is with dataset.path=FILE$"),
     ):
         with pytest.raises(DatasetError, match=words) as error:
             open_dataset(path)
@@ -259,6 +260,25 @@ def test_a_published_set_that_is_absent_says_where_it_comes_from(
         "dataset.path=",
     ):
         assert words in str(error.value)
+
+
+def test_only_an_embedded_file_comes_with_the_package(
+    tmp_path: Path, open_dataset: OpenDataset
+) -> None:
+    (tmp_path / "lift.hdf5").touch()
+    for path, source, words in (
+        (ASSETS / "nowhere.hdf5", None, r"tools\.generate task=nowhere out=.*nowhere\.hdf5"),
+        (tmp_path / "lif.hdf5", None, r"say where it is .*; did you mean 'lift\.hdf5'\?$"),
+        (
+            tmp_path / "my.hdf5",
+            "robomimic_datasets, low_dim.hdf5",
+            "say where it is with dataset.path=FILE$",
+        ),
+    ):
+        with pytest.raises(DatasetError, match=words) as error:
+            open_dataset(path, source=source)
+        assert ("package" in str(error.value)) == (path.parent == ASSETS)
+        assert "It comes from" not in str(error.value)
 
 
 def test_damage_never_ends_in_anything_but_a_dataset_error(

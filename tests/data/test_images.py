@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,42 @@ def test_the_cache_is_made_once_and_named_by_content(
                            first["obs"]["cam"])  # fmt: skip
     assert len(cached()) == 4
     assert not [name for name in cached() if "tmp" in name]
+
+
+def test_what_a_killed_process_left_in_the_cache_is_removed(
+    tmp_path: Path, write_demos: WriteDemos, open_dataset: OpenDataset
+) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host, digest = platform.node(), "0123456789abcdef01234567"
+    torn = [f"cam-{digest}.tmp-{host}-{dead.pid}", f"a.b-{digest}.next.tmp-{host}-{dead.pid}"]
+    others = [
+        f"cam-{digest}.tmp-{host}-{os.getppid()}",  # alive
+        f"cam-{digest}.tmp-another{host}-{dead.pid}",  # known to another machine
+        f"cam.tmp-{host}-{dead.pid}",
+        f"cam-{digest}.tmp-{host}-{dead.pid}.txt",
+        f"cam-{digest}.npy",
+    ]
+    (tmp_path / "cache").mkdir()
+    for name in (*torn, *others):
+        (tmp_path / "cache" / name).touch()
+    path = write_demos((4, 6), images=IMAGES, image_options=GZIP)
+    everything(open_dataset(path, obs_keys=["cam"], placement="mmap"))
+    names = {file.name for file in (tmp_path / "cache").iterdir()}
+    assert names >= set(others)
+    assert not names & set(torn)
+
+
+def test_a_key_with_a_dot_keeps_its_hash_in_the_cache(
+    tmp_path: Path, write_demos: WriteDemos, open_dataset: OpenDataset
+) -> None:
+    found = []
+    for seed in (0, 1):
+        shape = {"images.top": IMAGES["cam"]}
+        path = write_demos((4, 6), images=shape, image_options=GZIP, seed=seed)
+        found.append(everything(open_dataset(path, obs_keys=["images.top"], placement="mmap")))
+    assert not torch.equal(found[0]["obs"]["images.top"], found[1]["obs"]["images.top"])
+    assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_type(

@@ -69,8 +69,13 @@ def test_one_demonstration_trains_without_validation_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train_filter": "trian"}, "no filter key 'trian'; it has 20_percent, none, train, valid"),
-        ({"train_filter": "none"}, "filter key 'none' is empty"),
+        (
+            {"train_filter": "trian"},
+            "dataset.train_filter=trian: no filter key 'trian'; did you mean 'train'.; "
+            "it has 20_percent, none, train, valid; dataset.train_filter=auto",
+        ),
+        ({"valid_filter": "vlid"}, "dataset.valid_filter=vlid: .* did you mean 'valid'"),
+        ({"train_filter": "none"}, "dataset.train_filter=none: filter key 'none' is empty"),
         ({"train_filter": "20_percent", "valid_filter": "valid"}, "share 1 demos .demo_8"),
         ({"train_filter": "valid", "valid_filter": "valid"}, "share 2 demos"),
         ({"train_filter": "train", "masks": {}}, "it has none .no group `mask`"),

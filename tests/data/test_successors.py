@@ -12,6 +12,8 @@ import torch
 from demo_files import OpenDataset, WriteDemos
 
 from rmexp.data.dataset import Dataset
+from rmexp.data.episodes import EpisodeTable
+from rmexp.data.successors import describe
 from rmexp.errors import DatasetError
 from tests.command_line import run_here
 
@@ -81,6 +83,14 @@ def test_the_last_frame_of_a_cut_episode_is_a_next_observation_only(
     plain = open_dataset(path)
     assert len(windows_of(plain, ["obs", "actions", "index"])["index"]) == sum(LENGTHS)
     assert not any("next_obs" in warning for warning in plain.warnings)
+
+
+def test_large_counts_have_commas() -> None:
+    ends, lengths = np.arange(1200) * 3, np.full(1200, 3)
+    table = EpisodeTable((Path("a.hdf5"),), np.zeros(1200, int), ("d",) * 1200, ends, lengths)
+    note = describe(table, np.ones(1200, bool), lengths - 1, 12345)
+    assert "is taken in 1,200 episodes, and the last frames of 1,200" in note
+    assert "(12,345 training windows fewer)" in note
 
 
 def test_a_return_over_several_steps_ends_at_a_frame_that_was_seen(

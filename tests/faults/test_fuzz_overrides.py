@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rmexp import build, cli
 from rmexp.config import config_dir
 from rmexp.errors import RmexpError
+from rmexp.explain import explain
 from rmexp.run_dir import flatten, with_absolute_paths
 from tests.command_line import TINY, run_here
 
@@ -143,7 +144,7 @@ def outcome(typed: list[str]) -> str:
         build.loop_settings(absolute)
         build.views(absolute)
     except (HydraException, OmegaConfBaseException, RmexpError, OSError) as error:
-        return "refused" if cli._explain(error).strip() else "refused without a word"
+        return "refused" if explain(error, typed).strip() else "refused without a word"
     except Exception as error:  # of Hydra's, which `cli.main` tells in a line like this one
         ours = "/rmexp/" in traceback.extract_tb(error.__traceback__)[-1].filename
         return "refused" if str(error) and not ours else f"{typed}: {error!r}"

@@ -59,7 +59,7 @@ def test_the_second_is_refused_and_a_dead_one_s_lock_is_not_one(
     )
     thread.start()
     wait_until(lambda: (run / "metrics.jsonl").exists())
-    lock = re.fullmatch(r"pid (\d+) since (\d{4}-\d\d-\d\d \d\d):\d\d:\d\d\n", _lock(run))
+    lock = re.fullmatch(r"pid (\d+) since (\d{4}-\d\d-\d\d \d\d):\d\d:\d\d [-+]\d{4}\n", _lock(run))
     assert lock is not None
     assert lock[2] >= began
     for words in ([f"resume={run}"], [*SMALL, f"hydra.run.dir={run}"]):

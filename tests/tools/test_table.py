@@ -133,13 +133,15 @@ def test_the_same_run_does_not_count_twice(sweep: Path) -> None:
         written(sweep)
 
 
-def test_nothing_yet(sweep: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_yet_is_an_error(sweep: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for record in sweep.glob("*/metrics.jsonl"):
         record.unlink()
-    table(TableArguments(runs=str(sweep)))
-    out = capfd.readouterr().out
-    assert out.startswith("No run has a result yet.")
-    assert out.count("finished without a success rate") == 4
+    assert run_command(TableArguments, table, prog=PROG, argv=[f"runs={sweep}"]) == 1
+    found = capfd.readouterr()
+    assert found.out == ""
+    assert found.err.startswith(f"error: {sweep}: no run has a success rate")
+    assert "resume=DIR" in found.err
+    assert found.err.count("finished without a success rate") == 4
 
 
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
