@@ -105,20 +105,9 @@ class Result:
 
 
 def table(arguments: TableArguments) -> None:
-    """Read the runs and write the table.
-
-    Raises:
-        ConfigError: no run has a result; says of each why.
-    """
+    """Read the runs and write the table."""
     paths = [Path(word).expanduser() for word in arguments.runs]
     results = [read_result(path) for path in find_runs(paths, "status.json")]
-    if all(result.missing() for result in results):
-        listed = "".join(f"\n  {result.directory}: {result.missing()}" for result in results)
-        raise ConfigError(
-            f"{', '.join(arguments.runs)}: no run has a success rate, which the rollouts at its "
-            "end give: finish it with python -m rmexp resume=DIR, or start it without "
-            f"rollout=none{listed}"
-        )
     text = markdown(results, arguments.trust)
     if arguments.out is None:
         sys.stdout.write(text)
@@ -145,7 +134,8 @@ def read_result(path: Path) -> Result:
 def markdown(results: Sequence[Result], trust: Sequence[str]) -> str:
     """One line for each configuration, then what it means, then the runs that are not in it.
 
-    One run at least has a result.
+    Raises:
+        ConfigError: no run has a result; says of each why.
     """
     groups: dict[str, list[Result]] = {}
     absent: list[str] = []
@@ -154,6 +144,11 @@ def markdown(results: Sequence[Result], trust: Sequence[str]) -> str:
             absent.append(f"- {result.directory}: {why}")
         else:
             groups.setdefault(_but_for_the_seed(result.config), []).append(result)
+    if not groups:
+        raise ConfigError(
+            "no run has a success rate, which the rollouts at its end give: finish it with "
+            "python -m rmexp resume=DIR, or start it without rollout=none\n" + "\n".join(absent)
+        )
     names = run_names([group[0].directory for group in groups.values()])
     lines = [_cells(HEADER), _cells(["---"] * 2 + ["---:"] * (len(HEADER) - 2))]
     rows = [_row(n, group, trust) for n, group in zip(names, groups.values(), strict=True)]
