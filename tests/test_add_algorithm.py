@@ -108,7 +108,7 @@ def test_two_files_are_an_algorithm(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RMEXP_CONFIG_DIR", str(tmp_path / "configs"))  # the other way to say it
     misspelt = run_process([*RUN[1:-1], "algo.ridg=2", "hydra.run.dir=other"], tmp_path)
     assert misspelt.code == 1
-    assert "did you mean 'ridge'" in misspelt.err
+    assert "did you mean 'algo.ridge'" in misspelt.err
     assert run_process([*RUN[1:-1], "hydra.run.dir=other"], tmp_path).code == 0
 
     checkpoint = run / "checkpoints" / "best.pt"
