@@ -67,11 +67,9 @@ def load(path: Path) -> dict[str, Any]:
         content = archive.load(path)
     except FileNotFoundError as error:
         near = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
-        there = (
-            f"{path.parent} holds {', '.join(near)}"
-            if near
-            else ("name a file such as RUN/checkpoints/best.pt, or the directory of a run")
-        )
+        there = "name a file such as RUN/checkpoints/best.pt, or the directory of a run"
+        if near:
+            there = f"{path.parent} holds {', '.join(near)}"
         raise CheckpointError(f"{path}: no such checkpoint; {there}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(

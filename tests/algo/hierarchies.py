@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -79,3 +80,17 @@ def state_survives(make: Callable[[], Algo], batch: Callable[[int], dict[str, An
     ):
         assert torch.equal(a, b), name
     assert rows[0] != rows[5]
+
+
+def reads_nothing_back(algo: Algo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update after the first, which makes the optimisers' state, takes no value to the host."""
+    batch = windows()
+    step(algo, batch)
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("a value was read back from the device")
+
+    ready = algo.postprocess_batch_for_training(algo.process_batch_for_training(batch))
+    for name in ("item", "__float__", "__bool__", "__int__", "tolist"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    algo.train_on_batch(ready, epoch=1)

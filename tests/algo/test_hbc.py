@@ -17,7 +17,14 @@ from rmexp.errors import ConfigError
 from rmexp.policy import ROWS, Policy
 from tests.algo.episodes_check import check_episodes_are_their_own
 from tests.algo.golden_case import CPU, LIFT
-from tests.algo.hierarchies import STEPS, hierarchy, observations, state_survives, windows
+from tests.algo.hierarchies import (
+    STEPS,
+    hierarchy,
+    observations,
+    reads_nothing_back,
+    state_survives,
+    windows,
+)
 from tests.algo.offline_rl import built, step
 from tests.command_line import TINY, rows, run_here
 
@@ -259,16 +266,7 @@ def test_goals_reach_the_planner() -> None:
 
 
 def test_an_update_reads_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    algo, batch = hbc(), windows()
-    step(algo, batch)
-
-    def refuse(*_: Any) -> Any:
-        raise AssertionError("a value was read back from the device")
-
-    ready = algo.postprocess_batch_for_training(algo.process_batch_for_training(batch))
-    for name in ("item", "__float__", "__bool__", "__int__", "tolist"):
-        monkeypatch.setattr(torch.Tensor, name, refuse)
-    algo.train_on_batch(ready, epoch=1)
+    reads_nothing_back(hbc(), monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ from rmexp.nets.samplers import RepeatedDraws
 from rmexp.policy import ROWS, Policy
 from tests.algo.episodes_check import check_episodes_are_their_own
 from tests.algo.golden_case import CPU, LIFT
-from tests.algo.hierarchies import STEPS, hierarchy, observations, state_survives, windows
+from tests.algo.hierarchies import (
+    STEPS,
+    hierarchy,
+    observations,
+    reads_nothing_back,
+    state_survives,
+    windows,
+)
 from tests.algo.offline_rl import built, constant, step
 
 VARIANTS = {
@@ -160,16 +167,7 @@ def test_what_it_reports() -> None:
 
 
 def test_an_update_reads_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    algo, batch = iris(), windows()
-    step(algo, batch)
-
-    def refuse(*_: Any) -> Any:
-        raise AssertionError("a value was read back from the device")
-
-    ready = algo.postprocess_batch_for_training(algo.process_batch_for_training(batch))
-    for name in ("item", "__float__", "__bool__", "__int__", "tolist"):
-        monkeypatch.setattr(torch.Tensor, name, refuse)
-    algo.train_on_batch(ready, epoch=1)
+    reads_nothing_back(iris(), monkeypatch)
 
 
 @pytest.mark.parametrize(
