@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,15 @@ def log_epochs(group: LoggerGroup, epochs: int, first: int = 1) -> None:
 
 
 def wandb_files(info: RunInfo) -> list[WandbFile]:
-    return [WandbFile(path) for path in sorted(info.run_dir.glob("wandb/offline-run-*"))]
+    return [_complete(path) for path in sorted(info.run_dir.glob("wandb/offline-run-*"))]
+
+
+def _complete(directory: Path) -> WandbFile:
+    """The SDK's service writes the end of a file a moment after `finish` has returned."""
+    patience = time.monotonic() + 1.0
+    while (file := WandbFile(directory)).exit_code is None and time.monotonic() < patience:
+        time.sleep(0.02)
+    return file
 
 
 def rows(info: RunInfo) -> list[dict[str, float]]:
