@@ -14,8 +14,8 @@ from torch import nn
 from rmexp.algo.base import Algo
 from rmexp.algo.cql import CQL
 from rmexp.algo.iql import IQL
-from rmexp.algo.optim import EMA
-from rmexp.nets.critics import Critics, Target, start_small
+from rmexp.algo.optim import EMA, Target
+from rmexp.nets.critics import Critics, start_small
 from rmexp.nets.transformer import INIT_STD, TransformerActor
 from rmexp.nets.unet import UNet
 

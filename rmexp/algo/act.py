@@ -19,7 +19,8 @@ from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.action_chunking import ChunkDecoder, Sizes, StyleEncoder
-from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.mlp import ObservationEncoder
 
 
 class ACT(Algo):
@@ -98,8 +99,7 @@ class ACT(Algo):
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, F, D_k)}, actions: (B, H, A), real: (B, H)} -> losses, gradient norm."""
         draws = self.draws["valid" if validate else "train"]
-        obs = self.encoder.augment(batch["obs"], None if validate else draws)
-        actions, real = batch["actions"], batch["real"]
+        obs, actions, real = batch["obs"], batch["actions"], batch["real"]
 
         features = self.actor["encoder"](obs)
         mean, log_variance = self.actor["style"](features, actions, real)

@@ -19,6 +19,7 @@ from rmexp.algo.optim import Optimizer
 from rmexp.draws import Draws, SeededDraws
 from rmexp.errors import ConfigError
 from rmexp.metrics import Value
+from rmexp.nets.encoders import ImageEncoding
 from rmexp.seeding import derive
 
 Batch = dict[str, Any]
@@ -56,6 +57,9 @@ class Algo(ABC):
 
     acts: ClassVar[bool] = True
     """False: what it predicts is not an action, so that it cannot be rolled out."""
+
+    encoder: ImageEncoding | None = None
+    """How images become features; an algorithm that takes images in sets it."""
 
     def __init__(self, spec: Spec, device: torch.device) -> None:
         if spec.goal_shapes and not self.sees_goals:
@@ -112,16 +116,25 @@ class Algo(ABC):
     def postprocess_batch_for_training(
         self, batch: Batch, obs_normalization_stats: Stats | None = None
     ) -> Batch:
-        """On the device: images uint8 (..., H, W, C) -> float (..., C, H, W); normalise.
+        """On the device: images uint8 (..., H, W, C) -> float (..., C, H, W); normalise; augment.
 
-        Double precision, which a loader of somebody else's may give, becomes single.
+        Double precision, which a loader of somebody else's may give, becomes single. Images are
+        augmented while training only.
         """
         for name in ("obs", "next_obs", "goal_obs", "subgoal_obs"):
             if batch.get(name) is not None:
                 batch[name] = prepare_observations(batch[name], obs_normalization_stats)
         if "actions" in batch and batch["actions"].dtype == torch.float64:
             batch["actions"] = batch["actions"].float()
-        return batch
+        return self.augmented(batch) if self.nets.training else batch
+
+    def augmented(self, batch: Batch) -> Batch:
+        """A batch with its images changed as `encoder` says, anew at every call."""
+        if self.encoder is None:
+            return batch
+        draws = self.draws["train"]
+        names = [name for name in ("obs", "next_obs", "goal_obs") if batch.get(name) is not None]
+        return batch | {name: self.encoder.augment(batch[name], draws) for name in names}
 
     def on_gradient_step(self) -> None:
         """Advance what counts gradient steps; called after training steps only."""

@@ -16,9 +16,9 @@ from rmexp.algo.base import Algo, Batch, Spec
 from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLPActor
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import Head
+from rmexp.nets.mlp import ObservationMLP
 
 
 class BC(Algo):
@@ -50,12 +50,12 @@ class BC(Algo):
             )
         self.encoder = encoder
         self.head = head
-        self.actor = MLPActor(
+        self.actor = ObservationMLP(
             spec.obs_shapes,
             actor_layer_dims,
             head.output_dims(spec.ac_dim),
             encoder,
-            spec.goal_shapes,
+            goal_shapes=spec.goal_shapes,
         )
         self.nets["actor"] = self.actor.to(device)
         make = maker(optimizer, spec.total_steps)
@@ -75,10 +75,7 @@ class BC(Algo):
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, D_k)}, actions: (B, A)} -> losses and the gradient's norm."""
-        draws = None if validate else self.draws["train"]
-        obs = self.encoder.augment(batch["obs"], draws)
-        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
-        outputs = self.actor(obs, goal)
+        outputs = self.actor(batch["obs"], batch.get("goal_obs"))
         info = self.head.losses(outputs, batch["actions"])
 
         if not validate:

@@ -91,11 +91,8 @@ class BCRNN(Algo):
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, T, D_k)}, actions: (B, T, A)} -> losses and the gradient's norm."""
-        draws = None if validate else self.draws["train"]
-        obs = self.encoder.augment(batch["obs"], draws)
-        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
-
-        info = self.head.losses(self.actor(obs, goal), batch["actions"])
+        outputs = self.actor(batch["obs"], batch.get("goal_obs"))
+        info = self.head.losses(outputs, batch["actions"])
 
         if not validate:
             info |= descend(self.optimizers, {"actor": info["loss"]})

@@ -101,11 +101,7 @@ class BCTransformer(Algo):
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, F, D_k)}, actions: (B, F or 1, A)} -> losses and the gradient's norm."""
-        draws = None if validate else self.draws["train"]
-        obs = self.encoder.augment(batch["obs"], draws)
-        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
-
-        outputs = self.actor(obs, goal)
+        outputs = self.actor(batch["obs"], batch.get("goal_obs"))
         supervised = batch["actions"].shape[1]
         info = self.head.losses(
             {name: value[:, -supervised:] for name, value in outputs.items()}, batch["actions"]

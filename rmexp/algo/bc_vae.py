@@ -17,7 +17,7 @@ from rmexp.algo.optim import Schedule, descend, maker
 from rmexp.draws import Draws
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.vae import VAE, Prior
+from rmexp.nets.vae import VAE, NormalPrior, Prior
 
 
 class BCVAE(Algo):
@@ -35,7 +35,7 @@ class BCVAE(Algo):
         sum_reconstruction: bool,
         encoder_layer_dims: list[int],
         decoder_layer_dims: list[int],
-        prior: Prior,
+        prior: Prior | NormalPrior,
         encoder: ImageEncoding,
         optimizer: Literal["adam", "adamw"],
         lr: float,
@@ -86,12 +86,9 @@ class BCVAE(Algo):
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, D_k)}, actions: (B, A)} -> losses and the gradient's norm."""
-        draws = None if validate else self.draws["train"]
-        obs = self.encoder.augment(batch["obs"], draws)
-        goal = self.encoder.augment(batch["goal_obs"], draws) if self.spec.goal_shapes else None
-
-        noise = self.draws["valid" if validate else "train"]
-        info = self.actor.losses({"action": batch["actions"]}, obs, goal, noise, epoch)
+        draws = self.draws["valid" if validate else "train"]
+        obs, goal, x = batch["obs"], batch.get("goal_obs"), {"action": batch["actions"]}
+        info = self.actor.losses(x, obs, goal, draws, epoch)
 
         if not validate:
             info |= descend(self.optimizers, {"actor": info["loss"]})

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Schedule, descend, maker
+from rmexp.algo.optim import Schedule, Target, descend, maker, polyak_update
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
-from rmexp.nets.action_values import ActionValue
-from rmexp.nets.critics import Perturbation, Target, polyak_update
+from rmexp.nets.critics import ActionValue, Perturbation
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.samplers import ActionSampler, RepeatedDraws
 
@@ -95,24 +94,22 @@ class BCQ(Algo):
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
         draws = self.draws["valid" if validate else "train"]
-        augmenting = None if validate else draws
-        obs = self.encoder.augment(batch["obs"], augmenting)
-        next_obs = self.encoder.augment(batch["next_obs"], augmenting)
-        actions = batch["actions"]
+        obs, next_obs, actions = batch["obs"], batch["next_obs"], batch["actions"]
 
-        parts = self.action_sampler.losses(obs, actions, draws, epoch)
+        parts = self.action_sampler.losses({"action": actions}, obs, None, draws, epoch)
         losses = {"action_sampler": parts.pop("loss")}
         info = parts if validate else parts | descend(self.optimizers, losses)
 
         with torch.no_grad():
-            proposals = self.action_sampler.sample(next_obs, self.num_action_samples, draws)
+            times = self.num_action_samples
+            proposals = self.action_sampler.sample(next_obs, None, draws, times)["action"]
             if self.actor is not None:
                 proposals = self.actor_target.net(next_obs, proposals)
             target, reported = self.action_value.backup(
                 self.critic_target.net, next_obs, proposals, batch["rewards"], batch["bootstrap"]
             )
         critic_losses = {
-            f"critic{i}": self.action_value.loss(critic, obs, actions, target)
+            f"critic{i}": self.action_value.loss(critic(obs, actions), target)
             for i, critic in enumerate(self.critic, start=1)
         }
         if not validate:
@@ -121,8 +118,9 @@ class BCQ(Algo):
 
         if self.actor is not None:
             with torch.no_grad():
-                proposals = self.action_sampler.sample(obs, 1, draws)
-            actor_loss = -self.critic[0](obs, self.actor(obs, proposals)).mean()
+                proposals = self.action_sampler.sample(obs, None, draws, 1)["action"]
+            improved = self.actor(obs, proposals)
+            actor_loss = -self.action_value.expected(self.critic[0], obs, improved).mean()
             if not validate:
                 info |= descend(self.optimizers, {"actor": actor_loss})
             losses["actor"] = actor_loss
@@ -138,10 +136,11 @@ class BCQ(Algo):
     def best_action(self, obs: Obs, draws: Draws) -> tuple[Tensor, Tensor]:
         """obs {k: (B, D_k)} -> the best of several proposals (B, A) and its value (B,)."""
         times = self.num_action_samples_rollout
-        proposals = self.action_sampler.sample(obs, times, RepeatedDraws(draws, times))
+        proposals = self.action_sampler.sample(obs, None, RepeatedDraws(draws, times), times)
+        proposals = proposals["action"]
         if self.actor is not None:
             proposals = self.actor(obs, proposals)
-        value, best = self.critic[0](obs, proposals).max(0)
+        value, best = self.action_value.expected(self.critic[0], obs, proposals).max(0)
         return proposals[best, torch.arange(len(best), device=best.device)], value
 
     def get_action(

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from rmexp.algo.base import Batch, Spec
 from rmexp.algo.horizons import check_horizons, with_time
 from rmexp.draws import Draws, PartialDraws
-from rmexp.nets.encoders import ImageEncoding, ObservationEncoder
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.mlp import ObservationEncoder
 
 
 class ActionQueues:

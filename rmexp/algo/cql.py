@@ -15,21 +15,13 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import MultiStep, Schedule, descend, maker
+from rmexp.algo.optim import MultiStep, Schedule, Target, descend, maker, polyak_update
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
-from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import (
-    TD_LOSSES,
-    Critics,
-    Multiplier,
-    Obs,
-    Target,
-    polyak_update,
-    start_small,
-)
+from rmexp.nets.critics import TD_LOSSES, Critics, Multiplier, Obs, start_small
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import require_head
+from rmexp.nets.mlp import ObservationMLP
 from rmexp.nets.tanh_gaussian import TanhGaussian
 
 MAX_CQL_WEIGHT = 1e6
@@ -87,7 +79,7 @@ class CQL(Algo):
         self.counters["updates"] = 0
 
         shapes, ac_dim = spec.obs_shapes, spec.ac_dim
-        self.actor = MLPActor(shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
+        self.actor = ObservationMLP(shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
         start_small(self.actor.decoder, init_last_layer)
         self.critic = Critics(num_critics, shapes, ac_dim, critic_layer_dims, value_bounds, encoder)
         self.critic_target = Target(self.critic)
@@ -116,10 +108,7 @@ class CQL(Algo):
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
         draws = self.draws["valid" if validate else "train"]
-        augmenting = None if validate else draws
-        obs = self.encoder.augment(batch["obs"], augmenting)
-        next_obs = self.encoder.augment(batch["next_obs"], augmenting)
-        actions = batch["actions"]
+        obs, next_obs, actions = batch["obs"], batch["next_obs"], batch["actions"]
 
         # The actor maximises the least Q and its entropy; at first the data's likelihood.
         outputs = self.actor(obs)
@@ -128,7 +117,7 @@ class CQL(Algo):
             aim = self.head.log_prob(outputs, actions)
         else:
             aim = torch.stack([critic(obs, sampled) for critic in self.critic]).amin(0)
-        entropy_weight = self.entropy_weight().detach()
+        entropy_weight = self.entropy_weight.param.detach().exp().squeeze(0)
         losses = {"actor": (entropy_weight * log_prob - aim).mean()}
         if self.target_entropy is not None:
             excess = (log_prob.detach() + self.target_entropy).mean()
@@ -140,7 +129,7 @@ class CQL(Algo):
 
         # Critics learn the temporal difference and pay for Q of actions that the data lack.
         q_target, proposals, log_density = self._targets(batch, obs, next_obs, draws)
-        weight = self.cql_weight().clamp(max=MAX_CQL_WEIGHT)
+        weight = self.cql_weight.param.exp().squeeze(0).clamp(max=MAX_CQL_WEIGHT)
         losses: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
         for i, critic in enumerate(self.critic, start=1):
@@ -182,7 +171,7 @@ class CQL(Algo):
         else:
             next_value = torch.stack([q(next_obs, next_actions) for q in critics]).amin(0)
             if not self.deterministic_backup:
-                next_value = next_value - self.entropy_weight() * log_prob
+                next_value = next_value - self.entropy_weight.param.exp() * log_prob
         q_target = batch["rewards"] + batch["bootstrap"] * next_value
 
         shape = (self.num_random_actions, *shape)

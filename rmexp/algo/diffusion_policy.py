@@ -69,8 +69,7 @@ class DiffusionPolicy(Algo):
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, To, D_k)}, actions: (B, Tp, A)} -> loss and the gradient's norm."""
         draws = self.draws["valid" if validate else "train"]
-        obs = self.encoder.augment(batch["obs"], None if validate else draws)
-        actions, schedule = batch["actions"], self.noise_schedule
+        obs, actions, schedule = batch["obs"], batch["actions"], self.noise_schedule
         noise = draws.randn(actions.shape)
         steps = draws.randint(0, schedule.num_train_steps, (len(actions),))
 

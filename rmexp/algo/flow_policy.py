@@ -77,8 +77,7 @@ class FlowPolicy(Algo):
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs: {k: (B, To, D_k)}, actions: (B, Tp, A)} -> loss and the gradient's norm."""
         draws = self.draws["valid" if validate else "train"]
-        obs = self.encoder.augment(batch["obs"], None if validate else draws)
-        actions = batch["actions"]
+        obs, actions = batch["obs"], batch["actions"]
         noise = draws.randn(actions.shape)
         time = self.draw_times(draws, len(actions))
 

@@ -90,13 +90,8 @@ class GL(Algo):
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """{obs, subgoal_obs, perhaps goal_obs: {k: (B, D_k)}} -> losses and the gradient's norm."""
         draws = self.draws["valid" if validate else "train"]
-        augmenting = None if validate else draws
-        obs = self.encoder.augment(batch["obs"], augmenting)
-        goal = None
-        if self.spec.goal_shapes:
-            goal = self.encoder.augment(batch["goal_obs"], augmenting)
-
-        info = self.planner.losses(obs, goal, batch["subgoal_obs"], draws, epoch)
+        obs, goal, subgoal = batch["obs"], batch.get("goal_obs"), batch["subgoal_obs"]
+        info = self.planner.losses(subgoal, obs, goal, draws, epoch)
 
         if not validate:
             info |= descend(self.optimizers, {"planner": info["loss"]})

@@ -23,6 +23,7 @@ from rmexp.algo.hierarchy import (
     check_settings,
     joined_info,
     present_of,
+    update,
     windows_and_subgoals,
 )
 from rmexp.draws import Draws, PartialDraws
@@ -102,21 +103,21 @@ class HBC(Algo):
             subgoal = any_step(batch["subgoal_obs"], draws)
         if self.latents is not None and not self.cascade:
             with torch.no_grad():
-                z = self.latents.encode(obs, goal, subgoal, draws, epoch, self.prior_samples)
+                z = self.latents.latent_of(subgoal, obs, goal, draws, epoch, self.prior_samples)
             subgoal = {"latent_subgoal": z}
-        planner = self.planner.train_on_batch(present, epoch, validate)
+        planner = update(self.planner, present, epoch, validate)
         if self.cascade:
             with torch.no_grad():
                 subgoal = self.propose(obs, goal, draws)
 
-        actor = self.actor.train_on_batch({**batch, "goal_obs": subgoal}, epoch, validate)
+        actor = update(self.actor, {**batch, "goal_obs": subgoal}, epoch, validate)
         return joined_info({"planner": planner, "actor": actor})
 
     def propose(self, obs: Obs, goal: Obs | None, draws: Draws) -> Obs:
         """obs, goal {k: (B, D_k)} -> subgoals {k: (B, D_k)} as the actor wants them."""
         if self.latents is None:
             return self.planner.planner.sample(obs, goal, draws)
-        return {"latent_subgoal": self.latents.sample_latent(obs, goal, draws)}
+        return {"latent_subgoal": self.latents.sample_prior(obs, goal, draws)}
 
     def get_action(
         self,

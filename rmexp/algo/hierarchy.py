@@ -86,6 +86,11 @@ def present_of(planner: GL, batch: Batch) -> Batch:
     return {**batch, "obs": obs, "subgoal_obs": subgoal}
 
 
+def update(part: Algo, batch: Batch, epoch: int, validate: bool) -> dict[str, Tensor]:
+    """An update of one part, which augments images in a way of its own."""
+    return part.train_on_batch(batch if validate else part.augmented(batch), epoch, validate)
+
+
 def any_step(later: Obs, draws: Draws) -> dict[str, Tensor]:
     """What is seen after a step of the window that is drawn: {k: (B, T, D_k)} -> {k: (B, D_k)}."""
     rows, steps = next(iter(later.values())).shape[:2]

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Schedule, descend, maker
+from rmexp.algo.optim import Schedule, Target, descend, maker, polyak_update
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
-from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, Target, Value, polyak_update, start_small
+from rmexp.nets.critics import TD_LOSSES, Critics, Value, start_small
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import Density, require_head
+from rmexp.nets.mlp import ObservationMLP
 
 
 class IQL(Algo):
@@ -69,7 +69,7 @@ class IQL(Algo):
         self.tau, self.td_loss = tau, TD_LOSSES[td_loss]
 
         shapes, ac_dim = spec.obs_shapes, spec.ac_dim
-        self.actor = MLPActor(shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
+        self.actor = ObservationMLP(shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
         start_small(self.actor.decoder, init_last_layer)
         self.critic = Critics(num_critics, shapes, ac_dim, critic_layer_dims, None, encoder)
         self.critic_target = Target(self.critic)
@@ -93,10 +93,7 @@ class IQL(Algo):
 
     def train_on_batch(self, batch: Batch, epoch: int, validate: bool = False) -> dict[str, Tensor]:
         """Transitions {obs, next_obs, actions, rewards, bootstrap} -> losses, gradient norms."""
-        draws = None if validate else self.draws["train"]
-        obs = self.encoder.augment(batch["obs"], draws)
-        next_obs = self.encoder.augment(batch["next_obs"], draws)
-        actions = batch["actions"]
+        obs, next_obs, actions = batch["obs"], batch["next_obs"], batch["actions"]
 
         with torch.no_grad():
             q = torch.stack([critic(obs, actions) for critic in self.critic_target.net]).amin(0)

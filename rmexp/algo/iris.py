@@ -24,6 +24,7 @@ from rmexp.algo.hierarchy import (
     check_settings,
     joined_info,
     present_of,
+    update,
     windows_and_subgoals,
 )
 from rmexp.draws import Draws, draws_of_rows
@@ -95,14 +96,14 @@ class IRIS(Algo):
         subgoal: Obs = present["subgoal_obs"]
         if self.use_random_subgoals:
             subgoal = any_step(batch["subgoal_obs"], draws)
-        planner = self.planner.train_on_batch(present, epoch, validate)
+        planner = update(self.planner, present, epoch, validate)
         transition = {**present, "actions": batch["actions"][:, 0]}
         value = self.value.train_on_batch(transition, epoch, validate)
         if self.cascade:
             with torch.no_grad():
                 subgoal = self.propose(present["obs"], draws)
 
-        actor = self.actor.train_on_batch({**batch, "goal_obs": subgoal}, epoch, validate)
+        actor = update(self.actor, {**batch, "goal_obs": subgoal}, epoch, validate)
         return joined_info({"planner": planner, "value": value, "actor": actor})
 
     def propose(self, obs: Obs, draws: Draws) -> Obs:

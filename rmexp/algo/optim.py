@@ -11,12 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rmexp.errors import require
+
+M = TypeVar("M", bound=nn.Module)
 
 AT_LEAST_0 = "at least 0 and finite"
 
@@ -223,6 +225,34 @@ def maker(name: Literal["adam", "adamw"], total_steps: int) -> Maker:
         )
 
     return make
+
+
+class Target(nn.Module, Generic[M]):
+    """`net`, a slowly moving copy of `source`, always in evaluation mode and never trained."""
+
+    net: M
+
+    def __init__(self, source: M) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(source).requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Target[M]:
+        """It stays in evaluation mode whatever `mode` says."""
+        return super().train(False)
+
+
+@torch.no_grad()
+def polyak_update(source: M, target: Target[M], tau: float) -> None:
+    """target <- (1 - tau) target + tau source.
+
+    Buffers are copied: a target with the batch statistics of its first day would judge with a
+    normalisation that its source has long left.
+    """
+    ours: list[Tensor] = list(target.net.parameters())
+    torch._foreach_lerp_(ours, list(source.parameters()), tau)  # pyright: ignore
+    for old, new in zip(target.net.buffers(), source.buffers(), strict=True):
+        old.copy_(new)
 
 
 class EMA(nn.Module):

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmexp.algo.base import Algo, Batch, Spec
-from rmexp.algo.optim import Schedule, descend, maker
+from rmexp.algo.optim import Schedule, Target, descend, maker, polyak_update
 from rmexp.algo.transitions import Transitions
 from rmexp.draws import Draws
-from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import TD_LOSSES, Critics, Target, polyak_update
+from rmexp.nets.critics import TD_LOSSES, Critics
 from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.mlp import ObservationMLP
 
 
 class TD3BC(Algo):
@@ -71,7 +71,7 @@ class TD3BC(Algo):
 
         shapes, ac_dim = spec.obs_shapes, spec.ac_dim
         self.critic = Critics(num_critics, shapes, ac_dim, critic_layer_dims, value_bounds, encoder)
-        self.actor = MLPActor(shapes, actor_layer_dims, {"action": ac_dim}, encoder)
+        self.actor = ObservationMLP(shapes, actor_layer_dims, {"action": ac_dim}, encoder)
         self.critic_target, self.actor_target = Target(self.critic), Target(self.actor)
         for name in ("critic", "critic_target", "actor", "actor_target"):
             self.nets[name] = getattr(self, name)
@@ -96,10 +96,7 @@ class TD3BC(Algo):
         `actor_grad_norm` is missing there, and averaged over the steps that moved the actor.
         """
         draws = self.draws["valid" if validate else "train"]
-        augmenting = None if validate else draws
-        obs = self.encoder.augment(batch["obs"], augmenting)
-        next_obs = self.encoder.augment(batch["next_obs"], augmenting)
-        actions = batch["actions"]
+        obs, next_obs, actions = batch["obs"], batch["next_obs"], batch["actions"]
 
         with torch.no_grad():
             noise = self.target_noise_std * draws.randn(actions.shape)

@@ -14,25 +14,18 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
+from rmexp.algo.optim import Target
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLPActor
-from rmexp.nets.critics import (
-    ActionNet,
-    Critic,
-    Critics,
-    DistributionalCritic,
-    Perturbation,
-    Target,
-    Value,
-)
-from rmexp.nets.encoders import MLP, Camera, GoalEncoder, ObservationEncoder, SpatialSoftmax
+from rmexp.nets.critics import Critic, Critics, DistributionalCritic, Perturbation, Value
+from rmexp.nets.encoders import Camera, SpatialSoftmax
+from rmexp.nets.mlp import MLP, ObservationEncoder, ObservationMLP
 from rmexp.nets.recurrent import RecurrentActor
 from rmexp.nets.resnet import ResNet18
-from rmexp.nets.samplers import GMMSampler, VAESampler
+from rmexp.nets.samplers import GMMSampler
 from rmexp.nets.subgoals import SubgoalMLP, SubgoalVAE
 from rmexp.nets.transformer import TransformerActor
 from rmexp.nets.unet import UNet
-from rmexp.nets.vae import VAE, ConditionalMLP, PriorParameters
+from rmexp.nets.vae import VAE, PriorParameters
 
 Names = Iterator[tuple[str | Tensor, str]]
 
@@ -62,51 +55,30 @@ def _(net: MLP) -> Names:
 
 
 @names.register
-def _(net: MLPActor) -> Names:
-    yield from _encoder("encoder", net.encoder)
-    if net.goal_encoder is not None:
-        yield from below("goal_encoder", "nets.encoder.nets.goal", names(net.goal_encoder))
+def _(net: ObservationMLP) -> Names:
+    # Beside what an autoencoder reads, the reference calls observations its condition.
+    yield from _encoder("encoder", net.encoder, "condition" if net.inputs_first else "obs")
     yield from below("mlp", "nets.mlp", names(net.mlp))
     yield from same("decoder", "nets.decoder.nets", net.decoder)
 
 
-@names.register
-def _(net: ActionNet) -> Names:
-    yield from _encoder("encoder", net.encoder)
-    yield from below("mlp", "nets.mlp", names(net.mlp))
-
-
-@names.register
-def _(net: Value) -> Names:
+@names.register(Critic)
+@names.register(Perturbation)
+@names.register(SubgoalMLP)
+@names.register(Value)
+def _(net: Critic | Perturbation | SubgoalMLP | Value) -> Names:
     return below("net", "", names(net.net))
 
 
 @names.register
-def _(net: Critic) -> Names:
-    yield from below("net", "", names(net.net))
-    yield from same("net.decoder", "nets.decoder.nets.value", net.net.decoder)
-
-
-@names.register
-def _(net: Perturbation) -> Names:
-    yield from below("net", "", names(net.net))
-    yield from same("net.decoder", "nets.decoder.nets.action", net.net.decoder)
-
-
-@names.register
-def _(net: VAESampler) -> Names:
-    return below("vae", "", names(net.vae))
+def _(net: DistributionalCritic) -> Names:
+    for ours, theirs in below("net", "", names(net.net)):
+        yield ours, theirs.replace("decoder.nets.logits", "decoder.nets.log_probs")
 
 
 @names.register
 def _(net: GMMSampler) -> Names:
     return below("actor", "", names(net.actor))
-
-
-@names.register
-def _(net: DistributionalCritic) -> Names:
-    yield from below("net", "", names(net.net))
-    yield from same("net.decoder", "nets.decoder.nets.log_probs", net.net.decoder)
 
 
 @names.register(Critics)
@@ -174,20 +146,6 @@ def _(net: VAE) -> Names:
 
 
 @names.register
-def _(net: ConditionalMLP) -> Names:
-    groups = "nets.encoder.nets"
-    # Beside an input, the reference calls observations its condition.
-    group = "obs" if net.input is None else "condition"
-    yield from below("condition.obs", f"{groups}.{group}", names(net.condition.obs))
-    if net.condition.goal is not None:
-        yield from below("condition.goal", f"{groups}.goal", names(net.condition.goal))
-    if net.input is not None:
-        yield from below("input", f"{groups}.input", names(net.input))
-    yield from below("mlp", "nets.mlp", names(net.mlp))
-    yield from same("decoder", "nets.decoder.nets", net.decoder)
-
-
-@names.register
 def _(net: PriorParameters) -> Names:
     yield from same("free", "prior_params", net.free)
     if net.network is not None:
@@ -195,13 +153,8 @@ def _(net: PriorParameters) -> Names:
 
 
 @names.register
-def _(net: SubgoalMLP) -> Names:
-    return below("net", "", names(net.net))
-
-
-@names.register
 def _(net: SubgoalVAE) -> Names:
-    for ours, theirs in below("vae", "", names(net.vae)):  # there it is the algorithm's own
+    for ours, theirs in names.dispatch(VAE)(net):  # there it is the algorithm's own
         yield ours, theirs.removeprefix("_vae.")
 
 
@@ -213,13 +166,6 @@ def _(net: UNet) -> Names:
         theirs = re.sub(r"(\.blocks\.\d)\.(\d)\.", r"\1.block.\2.", theirs)
         theirs = re.sub(r"^final_conv\.0\.(\d)\.", r"final_conv.0.block.\1.", theirs)
         yield name, re.sub(r"^(down|up)_modules\.(\d)\.2\.", r"\1_modules.\2.2.conv.", theirs)
-
-
-@names.register
-def _(net: GoalEncoder) -> Names:
-    yield from below("obs", "obs", names(net.obs))
-    if net.goal is not None:
-        yield from below("goal", "goal", names(net.goal))
 
 
 @names.register
@@ -268,6 +214,7 @@ def _resnet(net: ResNet18) -> Names:
             yield from same(f"blocks.{i}.{ours}", place, block.get_submodule(ours))
 
 
-def _encoder(ours: str, net: ObservationEncoder | GoalEncoder) -> Names:
-    group = "nets.encoder.nets"
-    return below(ours, group if isinstance(net, GoalEncoder) else f"{group}.obs", names(net))
+def _encoder(ours: str, net: ObservationEncoder, group: str = "obs") -> Names:
+    yield from below(ours, f"nets.encoder.nets.{group}", names(net))
+    if net.goal is not None:
+        yield from below(f"{ours}.goal", "nets.encoder.nets.goal", names(net.goal))

@@ -6,48 +6,23 @@ with it. Values are (B,), never (B, 1): beside rewards (B,) nothing can broadcas
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.actors import MLPActor
-from rmexp.nets.encoders import MLP, ImageEncoding, ObservationEncoder
+from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.mlp import ObservationMLP
 
 Shapes = Mapping[str, Sequence[int]]
 Obs = Mapping[str, Tensor]
-M = TypeVar("M", bound=nn.Module)
 
 TD_LOSSES = {"l2": F.mse_loss, "huber": F.smooth_l1_loss}
-
-
-class ActionNet(nn.Module):
-    """Observations and actions -> one output of `out_dim`: the body of critics.
-
-    Several actions a state, (N, B, A), share the encoding of the state.
-    """
-
-    def __init__(
-        self,
-        obs_shapes: Shapes,
-        ac_dim: int,
-        layer_dims: Sequence[int],
-        out_dim: int,
-        encoder: ImageEncoding | None,
-    ) -> None:
-        super().__init__()
-        self.encoder = ObservationEncoder(obs_shapes, encoder)
-        self.mlp = MLP(self.encoder.out_dim + ac_dim, layer_dims)
-        self.decoder = nn.Linear(self.mlp.out_dim, out_dim)
-
-    def forward(self, obs: Obs, actions: Tensor) -> Tensor:
-        """obs {k: (B, D_k)}, actions (B, A) or (N, B, A) -> (B, out_dim) or (N, B, out_dim)."""
-        features = self.encoder(obs).expand(*actions.shape[:-1], -1)
-        return self.decoder(self.mlp(torch.cat([features, actions], dim=-1)))
 
 
 class Value(nn.Module):
@@ -57,7 +32,7 @@ class Value(nn.Module):
         self, obs_shapes: Shapes, layer_dims: Sequence[int], encoder: ImageEncoding | None
     ) -> None:
         super().__init__()
-        self.net = MLPActor(obs_shapes, layer_dims, {"value": 1}, encoder)
+        self.net = ObservationMLP(obs_shapes, layer_dims, {"value": 1}, encoder)
 
     def forward(self, obs: Obs) -> Tensor:
         return self.net(obs)["value"].squeeze(-1)
@@ -79,10 +54,10 @@ class Critic(nn.Module):
     ) -> None:
         super().__init__()
         self.bounds = None if value_bounds is None else _low_and_high(value_bounds)
-        self.net = ActionNet(obs_shapes, ac_dim, layer_dims, 1, encoder)
+        self.net = ObservationMLP(obs_shapes, layer_dims, {"value": 1}, encoder, input_dim=ac_dim)
 
     def forward(self, obs: Obs, actions: Tensor) -> Tensor:
-        values = self.net(obs, actions).squeeze(-1)
+        values = self.net(obs, inputs=actions)["value"].squeeze(-1)
         if self.bounds is None:
             return values
         low, high = self.bounds
@@ -124,17 +99,18 @@ class Perturbation(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.net = ActionNet(obs_shapes, ac_dim, layer_dims, ac_dim, encoder)
+        outputs = {"action": ac_dim}
+        self.net = ObservationMLP(obs_shapes, layer_dims, outputs, encoder, input_dim=ac_dim)
 
     def forward(self, obs: Obs, actions: Tensor) -> Tensor:
-        change = self.scale * torch.tanh(self.net(obs, actions))
+        change = self.scale * torch.tanh(self.net(obs, inputs=actions)["action"])
         return (actions + change).clamp(-1.0, 1.0)
 
 
 class DistributionalCritic(nn.Module):
-    """A categorical distribution of the return over `num_atoms` values (C51, arXiv 1707.06887).
+    """Log-probabilities of the return over `num_atoms` values (C51, arXiv 1707.06887).
 
-    Called like a critic it gives the distribution's mean; `logits` gives (..., B, K).
+    obs {k: (B, D_k)} and actions (B, A) or (N, B, A) -> (B, K) or (N, B, K).
     """
 
     atoms: Tensor
@@ -151,41 +127,11 @@ class DistributionalCritic(nn.Module):
         super().__init__()
         low, high = _low_and_high(value_bounds)
         self.register_buffer("atoms", torch.linspace(low, high, num_atoms), persistent=False)
-        self.net = ActionNet(obs_shapes, ac_dim, layer_dims, num_atoms, encoder)
-
-    def logits(self, obs: Obs, actions: Tensor) -> Tensor:
-        return self.net(obs, actions)
+        outputs = {"logits": num_atoms}
+        self.net = ObservationMLP(obs_shapes, layer_dims, outputs, encoder, input_dim=ac_dim)
 
     def forward(self, obs: Obs, actions: Tensor) -> Tensor:
-        return (self.logits(obs, actions).softmax(-1) * self.atoms).sum(-1)
-
-
-class Target(nn.Module, Generic[M]):
-    """`net`, a slowly moving copy of `source`, always in evaluation mode and never trained."""
-
-    net: M
-
-    def __init__(self, source: M) -> None:
-        super().__init__()
-        self.net = copy.deepcopy(source).requires_grad_(False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> Target[M]:
-        """It stays in evaluation mode whatever `mode` says."""
-        return super().train(False)
-
-
-@torch.no_grad()
-def polyak_update(source: M, target: Target[M], tau: float) -> None:
-    """target <- (1 - tau) target + tau source.
-
-    Buffers are copied: a target with the batch statistics of its first day would judge with a
-    normalisation that its source has long left.
-    """
-    ours: list[Tensor] = list(target.net.parameters())
-    torch._foreach_lerp_(ours, list(source.parameters()), tau)  # pyright: ignore
-    for old, new in zip(target.net.buffers(), source.buffers(), strict=True):
-        old.copy_(new)
+        return F.log_softmax(self.net(obs, inputs=actions)["logits"], dim=-1)
 
 
 class Multiplier(nn.Module):
@@ -201,10 +147,6 @@ class Multiplier(nn.Module):
         else:
             self.register_buffer("param", torch.tensor([value]).log(), persistent=False)
 
-    def forward(self) -> Tensor:
-        """0-d."""
-        return self.param.exp().squeeze(0)
-
 
 def start_small(layers: nn.Module, limit: float | None) -> None:
     """First weights of `layers` uniform in +- `limit`; None leaves them."""
@@ -213,19 +155,108 @@ def start_small(layers: nn.Module, limit: float | None) -> None:
             nn.init.uniform_(parameter, -limit, limit)
 
 
-def project(values: Tensor, probs: Tensor, atoms: Tensor) -> Tensor:
-    """Move the mass `probs` (B, K) at `values` (B, K) onto `atoms` (K,), which ascend.
+class ActionValue(ABC):
+    """What critics say of an action: its expected return, or the distribution of the return.
 
-    Equation 7 of arXiv 1707.06887: each value shares its mass between the two atoms around it,
-    in proportion to nearness; values outside the support go to its ends.
+    It holds numbers and makes critics of its kind; an algorithm that is given one backs up and fits
+    either in the same lines. Legend: N proposed actions a state, K atoms; what a critic says and
+    what it aims at are (B,) or (B, K).
     """
-    edge = atoms.new_full((1,), torch.inf)
-    gaps = atoms.diff()
-    above = torch.cat([gaps, edge]).unsqueeze(-1)  # (K, 1): from each atom to the next one up
-    below = torch.cat([edge, gaps]).unsqueeze(-1)
-    distance = values.clamp(atoms[0], atoms[-1]).unsqueeze(-2) - atoms.unsqueeze(-1)
-    far = torch.where(distance >= 0, distance / above, -distance / below)  # (B, K atoms, K values)
-    return ((1.0 - far).clamp(min=0.0) * probs.unsqueeze(-2)).sum(-1)
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """How far what a critic says is from its target, 0-d."""
+
+    @abstractmethod
+    def critics(self, obs_shapes: Shapes, ac_dim: int, encoder: ImageEncoding) -> nn.ModuleList:
+        """New critics."""
+
+    @abstractmethod
+    def backup(
+        self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """rewards + bootstrap * the value of the best of `actions` (N, B, A) in `obs`.
+
+        With it comes what is worth logging of this target, 0-d.
+        """
+
+    @abstractmethod
+    def expected(self, critic: nn.Module, obs: Obs, actions: Tensor) -> Tensor:
+        """The expected return by one critic: actions (B, A) or (N, B, A) -> (B,) or (N, B)."""
+
+
+class Expected(ActionValue):
+    """Several critics, of which the target mixes the least and the greatest."""
+
+    def __init__(
+        self,
+        *,
+        num_critics: int,
+        min_weight: float,
+        layer_dims: list[int],
+        value_bounds: list[float] | None,
+        td_loss: Literal["l2", "huber"],
+    ) -> None:
+        self.num_critics = num_critics
+        self.min_weight = min_weight
+        self.layer_dims = layer_dims
+        self.value_bounds = value_bounds
+        self.loss = TD_LOSSES[td_loss]
+
+    def critics(self, obs_shapes: Shapes, ac_dim: int, encoder: ImageEncoding) -> nn.ModuleList:
+        settings = (self.layer_dims, self.value_bounds, encoder)
+        return Critics(self.num_critics, obs_shapes, ac_dim, *settings)
+
+    def backup(
+        self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        each = torch.stack([critic(obs, actions) for critic in critics])  # (C, N, B)
+        values = self.min_weight * each.amin(0) + (1.0 - self.min_weight) * each.amax(0)
+        target = rewards + bootstrap * values.amax(0)
+        return target, {"q_target": target.mean()}
+
+    def expected(self, critic: nn.Module, obs: Obs, actions: Tensor) -> Tensor:
+        return critic(obs, actions)
+
+
+class Categorical(ActionValue):
+    """One critic with a distribution over atoms (C51, Bellemare et al. 2017, arXiv 1707.06887)."""
+
+    def __init__(self, *, num_atoms: int, layer_dims: list[int], value_bounds: list[float]) -> None:
+        self.num_atoms = num_atoms
+        self.layer_dims = layer_dims
+        self.value_bounds = value_bounds
+        self.loss = partial(F.kl_div, reduction="batchmean")
+
+    def critics(self, obs_shapes: Shapes, ac_dim: int, encoder: ImageEncoding) -> nn.ModuleList:
+        settings = (self.layer_dims, self.value_bounds, self.num_atoms, encoder)
+        return nn.ModuleList([DistributionalCritic(obs_shapes, ac_dim, *settings)])
+
+    def backup(
+        self, critics: nn.ModuleList, obs: Obs, actions: Tensor, rewards: Tensor, bootstrap: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Equation 7 of the paper, the projection onto the atoms, included.
+
+        Each moved atom shares its mass between the two atoms around it, in proportion to nearness;
+        what leaves the support goes to its ends.
+        """
+        critic = cast("DistributionalCritic", critics[0])
+        atoms = critic.atoms
+        probs = critic(obs, actions).exp()  # (N, B, K)
+        best = (probs * atoms).sum(-1).argmax(0)
+        probs = probs[best, torch.arange(len(best), device=best.device)]
+        moved = rewards.unsqueeze(-1) + bootstrap.unsqueeze(-1) * atoms
+
+        edge = atoms.new_full((1,), torch.inf)
+        gaps = atoms.diff()
+        above = torch.cat([gaps, edge]).unsqueeze(-1)  # (K, 1): from each atom to the next one up
+        below = torch.cat([edge, gaps]).unsqueeze(-1)
+        distance = moved.clamp(atoms[0], atoms[-1]).unsqueeze(-2) - atoms.unsqueeze(-1)
+        far = torch.where(distance >= 0, distance / above, -distance / below)  # (B, K, K moved)
+        return ((1.0 - far).clamp(min=0.0) * probs.unsqueeze(-2)).sum(-1), {}
+
+    def expected(self, critic: nn.Module, obs: Obs, actions: Tensor) -> Tensor:
+        atoms = cast("DistributionalCritic", critic).atoms
+        return (critic(obs, actions).exp() * atoms).sum(-1)
 
 
 def _low_and_high(value_bounds: Sequence[float]) -> tuple[float, float]:

@@ -1,28 +1,21 @@
-"""From a dictionary of observations, and perhaps one of goals, to one feature vector; its layers.
-
-Keys follow each other in sorted order, as in the reference, so that weights can be exchanged with
-it: low-dimensional ones as they are, images as the features of a network per camera.
+"""How images become features, and how they are changed while training.
 
 How an algorithm takes images in:
 
-1. its YAML has `- encoder: resnet18` among its defaults, its constructor `encoder: ImageEncoding`;
-2. every network that sees observations builds its `ObservationEncoder(obs_shapes, encoder)`;
-3. a training step changes the images once, before any network sees them, so that actor, critics
-   and targets look at the same pixels; validation and acting do not:
+1. its YAML has `- encoder: resnet18` among its defaults, its constructor `encoder: ImageEncoding`,
+   which it keeps as `self.encoder`;
+2. every network that sees observations builds its `ObservationEncoder(obs_shapes, encoder)`.
 
-       draws = None if validate else self.draws["train"]
-       obs = self.encoder.augment(batch["obs"], draws)
-
-Networks are called as they are without images. One that is shown whole images, in validation or
-when acting, looks at their centre.
+A batch for training is augmented before the algorithm sees it, once, so that actor, critics and
+targets look at the same pixels. Networks that are shown whole images, in validation or when acting,
+look at their centre.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from math import ceil, prod
+from math import ceil
 from typing import Literal
 
 import torch
@@ -30,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.draws import Draws
-from rmexp.errors import ConfigError, require
+from rmexp.errors import ConfigError
 from rmexp.nets.augment import Size, add_noise, center_crop, jitter_colors, random_crop
 from rmexp.nets.resnet import CHANNELS_PER_GROUP, STRIDE, Norm, ResNet18
 
@@ -57,109 +50,11 @@ class ImageEncoding(ABC):
         """
 
     @abstractmethod
-    def augment(self, obs: Mapping[str, Tensor], draws: Draws | None) -> dict[str, Tensor]:
+    def augment(self, obs: Mapping[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """What a training step shows its networks of {key: (..., C, H, W) or (..., D)}.
 
-        Every image of a batch, and every frame of a window, is changed on its own. With
-        `draws=None`, for validation, nothing is.
+        Every image of a batch, and every frame of a window, is changed on its own.
         """
-
-
-class ObservationEncoder(nn.Module):
-    """{key: (..., D_key) or (..., C, H, W)} -> (..., out_dim); `...` is (B,), (B, T) or more."""
-
-    def __init__(
-        self, obs_shapes: Mapping[str, Shape], encoding: ImageEncoding | None = None
-    ) -> None:
-        super().__init__()
-        self.keys = sorted(obs_shapes)
-        images = [key for key in self.keys if len(obs_shapes[key]) == 3]
-        self.views = _views({key: tuple(obs_shapes[key]) for key in images}, encoding)
-        self.cameras = nn.ModuleList()
-        self.out_dim = sum(prod(obs_shapes[key]) for key in self.keys if key not in images)
-        if encoding is not None:
-            self.cameras.extend(encoding.network(v[0], obs_shapes[v[0]]) for v in self.views)
-            self.out_dim += encoding.feature_dim * len(images)
-
-    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        parts = dict(obs)
-        for network, keys in zip(self.cameras, self.views, strict=True):
-            images = torch.cat([obs[key].flatten(0, -4) for key in keys])
-            for key, features in zip(keys, network(images).chunk(len(keys)), strict=True):
-                parts[key] = features.unflatten(0, obs[key].shape[:-3])
-        return torch.cat([parts[key] for key in self.keys], dim=-1)
-
-
-class GoalEncoder(nn.Module):
-    """obs {key: (..., D_key)}, goal {key: (B, D_key)} -> (..., out_dim); (...) is (B,) or (B, T).
-
-    Goals are encoded by a network of their own and follow the observations, as in the reference.
-    Without goal shapes it is an observation encoder, and goals given to it are ignored.
-    """
-
-    def __init__(
-        self,
-        obs_shapes: Mapping[str, Shape],
-        goal_shapes: Mapping[str, Shape],
-        encoding: ImageEncoding | None,
-    ) -> None:
-        super().__init__()
-        self.obs = ObservationEncoder(obs_shapes, encoding)
-        self.goal = ObservationEncoder(goal_shapes, encoding) if goal_shapes else None
-        self.out_dim = self.obs.out_dim + (self.goal.out_dim if self.goal is not None else 0)
-
-    def forward(self, obs: Mapping[str, Tensor], goal: Mapping[str, Tensor] | None) -> Tensor:
-        features = self.obs(obs)
-        if self.goal is None:
-            return features
-        assert goal is not None, "this network was built with goals and called without"
-        aim = self.goal(goal)
-        if aim.dim() < features.dim():  # one goal for all steps of a window
-            aim = aim.unsqueeze(1).expand(-1, features.shape[1], -1)
-        return torch.cat([features, aim], dim=-1)
-
-
-class MLP(nn.Module):
-    """Linear layers with a ReLU after each: `in_dim` -> `layer_dims[-1]`."""
-
-    def __init__(self, in_dim: int, layer_dims: Sequence[int]) -> None:
-        super().__init__()
-        allowed = "a list of widths, each at least 1"
-        require(all(width >= 1 for width in layer_dims), "layer_dims", list(layer_dims), allowed)
-        widths = [in_dim, *layer_dims]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.out_dim = widths[-1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in_dim) -> (..., out_dim).
-
-        As rows, because a layer's output of more dimensions is a view, and of a view that is
-        changed in place autograd copies whole gradients, one more for every change.
-        """
-        rows = x.flatten(0, -2)
-        for layer in self.layers:
-            rows = layer(rows).relu_()
-        return rows.unflatten(0, x.shape[:-1]) if x.dim() > 2 else rows
-
-
-def _views(shapes: Mapping[str, Shape], encoding: ImageEncoding | None) -> list[list[str]]:
-    """The image keys that each network sees."""
-    if shapes and encoding is None:
-        raise ConfigError(
-            f"dataset.obs_keys: {', '.join(shapes)} are images, and this algorithm reads only "
-            "low-dimensional observations; leave them out of dataset.obs_keys"
-        )
-    if not shapes or encoding is None:
-        return []
-    if not encoding.share_cameras:
-        return [[key] for key in shapes]
-    if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
-        raise ConfigError(
-            f"algo.encoder.share_cameras: one network cannot see images of different shapes "
-            f"({listed}, channels first); set it to false or choose others in dataset.obs_keys"
-        )
-    return [list(shapes)]
 
 
 class ResNet18Encoding(ImageEncoding):
@@ -223,9 +118,7 @@ class ResNet18Encoding(ImageEncoding):
             )
         return Camera(self, shape[0], size)
 
-    def augment(self, obs: Mapping[str, Tensor], draws: Draws | None) -> dict[str, Tensor]:
-        if draws is None:
-            return dict(obs)
+    def augment(self, obs: Mapping[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         return {
             key: self._augment(value.flatten(0, -4), draws).unflatten(0, value.shape[:-3])
             if value.ndim > 3

@@ -1,6 +1,6 @@
 """What a variational autoencoder draws its latents from, if not from a standard normal.
 
-That one, the usual choice, and what a prior is stand beside the autoencoder, in `rmexp.nets.vae`.
+That one, the usual choice, stands written out in the autoencoder: `rmexp.nets.vae`.
 Legend: L latent dimensions, K mixture components, C classes.
 """
 
@@ -13,12 +13,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmexp.draws import Draws, component
-from rmexp.nets.vae import LOG_STD_LIMITS, GaussianPosterior, NormalPrior, Prior, Tensors
+from rmexp.nets.vae import NormalPrior, Prior, Tensors, sample_normal
 
 __all__ = ["CategoricalPrior", "GMMPrior", "GaussianPrior", "NormalPrior"]  # all that conf/ names
 
 LOG_VARIANCE_LIMITS = (-8.0, 30.0)
 """Of the densities in a mixture's divergence."""
+
+
+class GaussianPosterior(Prior):
+    """What the priors have in common whose encoder answers with a diagonal Gaussian."""
+
+    def latent_width(self, latent_dim: int) -> int:
+        return latent_dim
+
+    def posterior_dims(self, latent_dim: int) -> dict[str, int]:
+        return {"mean": latent_dim, "logvar": latent_dim}
+
+    def sample_posterior(
+        self, posterior: Tensors, draws: Draws, epoch: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, logvar = posterior["mean"], posterior["logvar"]
+        z = sample_normal(mean, logvar, draws)
+        return z, {"encoder_variance": logvar.detach().exp().mean()}
 
 
 class GaussianPrior(GaussianPosterior):
@@ -39,7 +56,7 @@ class GaussianPrior(GaussianPosterior):
 
     def sample(self, parameters: Tensors, shape: tuple[int, int], draws: Draws) -> Tensor:
         mean, logvar = (parameters[k][:, 0].double().expand(shape) for k in ("mean", "logvar"))
-        return _sample_normal(mean, logvar, draws).float()
+        return sample_normal(mean, logvar, draws).float()
 
 
 class GMMPrior(GaussianPosterior):
@@ -72,7 +89,7 @@ class GMMPrior(GaussianPosterior):
             component(parameters[k].double().expand(rows, -1, -1), chosen)
             for k in ("mean", "logvar")
         )
-        return _sample_normal(mean, logvar, draws).float()
+        return sample_normal(mean, logvar, draws).float()
 
     def _log_weights(self, parameters: Tensors) -> Tensor:
         """(B or 1, K)."""
@@ -164,8 +181,3 @@ def _log_normal(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
     variance = logvar.clamp(*LOG_VARIANCE_LIMITS).exp()
     scaled = variance.log() + (x - mean).square() / variance + math.log(2.0 * math.pi)
     return -0.5 * scaled.sum(-1)
-
-
-def _sample_normal(mean: Tensor, logvar: Tensor, draws: Draws) -> Tensor:
-    std = (0.5 * logvar).clamp(*LOG_STD_LIMITS).exp()
-    return mean + std * draws.randn(mean.shape)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmexp.nets.encoders import MLP, GoalEncoder, ImageEncoding, Shape
+from rmexp.nets.encoders import ImageEncoding, Shape
+from rmexp.nets.mlp import MLP, ObservationEncoder
 
 Obs = Mapping[str, Tensor]
 State = tuple[Tensor, ...]
@@ -37,7 +38,7 @@ class RecurrentActor(nn.Module):
         output_dims: Mapping[str, int],
     ) -> None:
         super().__init__()
-        self.encoder = GoalEncoder(obs_shapes, goal_shapes, encoding)
+        self.encoder = ObservationEncoder(obs_shapes, encoding, goal_shapes)
         self.mlp = MLP(hidden_dim, layer_dims)
         self.decoder = nn.ModuleDict(
             {name: nn.Linear(self.mlp.out_dim, width) for name, width in output_dims.items()}

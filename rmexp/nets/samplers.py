@@ -14,32 +14,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.draws import Draws
-from rmexp.nets.actors import MLPActor
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import GMM
-from rmexp.nets.vae import VAE, Prior
+from rmexp.nets.mlp import ObservationMLP
+from rmexp.nets.vae import VAE, NormalPrior, Prior
 
 Obs = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
 
 
 class ActionSampler(nn.Module, ABC):
-    """p(a | s), learned from data."""
+    """p(a | s), learned from data; `VAE` says what it is asked."""
 
     @abstractmethod
-    def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
-        """obs {k: (B, D_k)}, actions (B, A) -> `loss`, which is descended, and its parts, 0-d."""
+    def losses(
+        self, x: Obs, obs: Obs, goal: Obs | None, draws: Draws, epoch: int
+    ) -> dict[str, Tensor]:
+        """x {"action": (B, A)}, obs {k: (B, D_k)} -> `loss`, to descend, and its parts, 0-d."""
 
     @abstractmethod
-    def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
-        """`times` actions for each state: obs {k: (B, D_k)} -> (times, B, A).
+    def sample(self, obs: Obs, goal: Obs | None, draws: Draws, times: int) -> dict[str, Tensor]:
+        """`times` actions for each state: obs {k: (B, D_k)} -> {"action": (times, B, A)}.
 
         They are drawn for (B * times) rows, each state's in turn; see `RepeatedDraws`.
         """
 
 
-class VAESampler(ActionSampler):
-    """A conditional variational autoencoder."""
+class VAESampler(VAE, ActionSampler):
+    """A conditional variational autoencoder over actions."""
 
     def __init__(
         self,
@@ -50,13 +52,12 @@ class VAESampler(ActionSampler):
         sum_reconstruction: bool,
         encoder_layer_dims: list[int],
         decoder_layer_dims: list[int],
-        prior: Prior,
+        prior: Prior | NormalPrior,
         obs_shapes: Shapes,
         ac_dim: int,
         encoder: ImageEncoding,
     ) -> None:
-        super().__init__()
-        self.vae = VAE(
+        super().__init__(
             input_shapes={"action": (ac_dim,)},
             output_dims={"action": ac_dim},
             condition_shapes=obs_shapes,
@@ -72,17 +73,9 @@ class VAESampler(ActionSampler):
             sum_reconstruction=sum_reconstruction,
         )
 
-    def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
-        return self.vae.losses({"action": actions}, obs, None, draws, epoch)
-
-    def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
-        rows = {key: value.repeat_interleave(times, dim=0) for key, value in obs.items()}
-        actions = self.vae.sample(rows, None, draws)["action"]
-        return actions.unflatten(0, (-1, times)).transpose(0, 1)
-
 
 class GMMSampler(ActionSampler):
-    """A mixture of Gaussians.
+    """A mixture of Gaussians over actions.
 
     In training, samples are true ones; in evaluation, with `low_noise_eval` of its head, they are
     means of modes.
@@ -99,12 +92,15 @@ class GMMSampler(ActionSampler):
     ) -> None:
         super().__init__()
         self.head = head
-        self.actor = MLPActor(obs_shapes, actor_layer_dims, head.output_dims(ac_dim), encoder)
+        outputs = head.output_dims(ac_dim)
+        self.actor = ObservationMLP(obs_shapes, actor_layer_dims, outputs, encoder)
 
-    def losses(self, obs: Obs, actions: Tensor, draws: Draws, epoch: int) -> dict[str, Tensor]:
-        return self.head.losses(self.actor(obs), actions)
+    def losses(
+        self, x: Obs, obs: Obs, goal: Obs | None, draws: Draws, epoch: int
+    ) -> dict[str, Tensor]:
+        return self.head.losses(self.actor(obs), x["action"])
 
-    def sample(self, obs: Obs, times: int, draws: Draws) -> Tensor:
+    def sample(self, obs: Obs, goal: Obs | None, draws: Draws, times: int) -> dict[str, Tensor]:
         outputs = self.actor(obs)
         rows = {key: value.repeat_interleave(times, dim=0) for key, value in outputs.items()}
         if self.training:
@@ -112,7 +108,7 @@ class GMMSampler(ActionSampler):
             actions = draws.mixture(weights, *self.head.means_and_stds(rows))
         else:
             actions = self.head.act(rows, draws)
-        return actions.unflatten(0, (-1, times)).transpose(0, 1)
+        return {"action": actions.unflatten(0, (-1, times)).transpose(0, 1)}
 
 
 class RepeatedDraws:

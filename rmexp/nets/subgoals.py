@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from rmexp.draws import Draws
 from rmexp.nets.encoders import ImageEncoding
+from rmexp.nets.mlp import ObservationMLP
 from rmexp.nets.samplers import RepeatedDraws
-from rmexp.nets.vae import VAE, ConditionalMLP, Prior
+from rmexp.nets.vae import VAE, NormalPrior, Prior
 
 Obs = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
@@ -28,9 +29,9 @@ class SubgoalModel(nn.Module, ABC):
 
     @abstractmethod
     def losses(
-        self, obs: Obs, goal: Obs | None, subgoal: Obs, draws: Draws, epoch: int
+        self, x: Obs, obs: Obs, goal: Obs | None, draws: Draws, epoch: int
     ) -> dict[str, Tensor]:
-        """`loss`, which is descended, and its parts, 0-d."""
+        """`loss`, which is descended, and its parts, 0-d; x are the subgoals."""
 
     @abstractmethod
     def sample(self, obs: Obs, goal: Obs | None, draws: Draws) -> dict[str, Tensor]:
@@ -51,21 +52,21 @@ class SubgoalMLP(SubgoalModel):
     ) -> None:
         super().__init__()
         widths = {key: prod(shape) for key, shape in subgoal_shapes.items()}
-        self.net = ConditionalMLP({}, obs_shapes, goal_shapes, encoder, layer_dims, widths)
+        self.net = ObservationMLP(obs_shapes, layer_dims, widths, encoder, goal_shapes=goal_shapes)
 
     def losses(
-        self, obs: Obs, goal: Obs | None, subgoal: Obs, draws: Draws, epoch: int
+        self, x: Obs, obs: Obs, goal: Obs | None, draws: Draws, epoch: int
     ) -> dict[str, Tensor]:
         """The sum over the keys of each one's mean squared error."""
-        predicted = self.net({}, obs, goal)
-        parts = {f"{k}_loss": F.mse_loss(value, subgoal[k]) for k, value in predicted.items()}
+        predicted = self.net(obs, goal)
+        parts = {f"{k}_loss": F.mse_loss(value, x[k]) for k, value in predicted.items()}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def sample(self, obs: Obs, goal: Obs | None, draws: Draws) -> dict[str, Tensor]:
-        return self.net({}, obs, goal)
+        return self.net(obs, goal)
 
 
-class SubgoalVAE(SubgoalModel):
+class SubgoalVAE(VAE, SubgoalModel):
     """A conditional variational autoencoder over subgoals."""
 
     def __init__(
@@ -77,15 +78,13 @@ class SubgoalVAE(SubgoalModel):
         sum_reconstruction: bool,
         encoder_layer_dims: list[int],
         decoder_layer_dims: list[int],
-        prior: Prior,
+        prior: Prior | NormalPrior,
         obs_shapes: Shapes,
         goal_shapes: Shapes,
         subgoal_shapes: Shapes,
         encoder: ImageEncoding,
     ) -> None:
-        super().__init__()
-        self.latent_width = prior.latent_width(latent_dim)
-        self.vae = VAE(
+        super().__init__(
             input_shapes=subgoal_shapes,
             output_dims={key: prod(shape) for key, shape in subgoal_shapes.items()},
             condition_shapes=obs_shapes,
@@ -101,23 +100,11 @@ class SubgoalVAE(SubgoalModel):
             sum_reconstruction=sum_reconstruction,
         )
 
-    def losses(
-        self, obs: Obs, goal: Obs | None, subgoal: Obs, draws: Draws, epoch: int
-    ) -> dict[str, Tensor]:
-        return self.vae.losses(subgoal, obs, goal, draws, epoch)
-
-    def sample(self, obs: Obs, goal: Obs | None, draws: Draws) -> dict[str, Tensor]:
-        return self.vae.sample(obs, goal, draws)
-
-    def sample_latent(self, obs: Obs, goal: Obs | None, draws: Draws) -> Tensor:
-        """A latent of the prior a row, (B, latent_width)."""
-        return self.vae.sample_prior(obs, goal, draws)
-
-    def encode(
+    def latent_of(
         self,
+        subgoal: Obs,
         obs: Obs,
         goal: Obs | None,
-        subgoal: Obs,
         draws: Draws,
         epoch: int,
         prior_samples: int | None,
@@ -127,15 +114,10 @@ class SubgoalVAE(SubgoalModel):
         It is the posterior's; with `prior_samples`, of as many latents of the prior the one that
         lies nearest to it, since only such latents will be met when acting.
         """
-        posterior = self.vae.encoder(subgoal, obs, goal)
-        z, _ = self.vae.prior.sample_posterior(posterior, draws, epoch)
+        z = self.sample_posterior(subgoal, obs, goal, draws, epoch)
         if prior_samples is None:
             return z
-        many, aims = (
-            {k: v.repeat_interleave(prior_samples, dim=0) for k, v in (given or {}).items()}
-            for given in (obs, goal)
-        )
-        drawn = self.vae.sample_prior(many, aims, RepeatedDraws(draws, prior_samples))
-        candidates = drawn.unflatten(0, (-1, prior_samples))
-        nearest = (candidates - z.unsqueeze(1)).square().sum(-1).argmin(1)
-        return candidates[torch.arange(len(nearest), device=nearest.device), nearest]
+        many = RepeatedDraws(draws, prior_samples)
+        candidates = self.sample_prior(obs, goal, many, prior_samples)
+        nearest = (candidates - z).square().sum(-1).argmin(0)
+        return candidates[nearest, torch.arange(len(nearest), device=nearest.device)]

@@ -33,26 +33,22 @@ class TanhGaussian(Density):
 
         The log-probabilities are (B,) or (N, B); both can be differentiated.
         """
-        mean, std = self._mean_and_std(outputs)
-        raw = mean + std * noise
+        mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)
+        raw = mean + outputs["scale"].exp().clamp(self.min_std, MAX_STD) * noise
         actions = torch.tanh(raw)
-        return actions, _log_prob(actions, raw, mean, std)
+        return actions, self.log_prob(outputs, actions, raw)
 
-    def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
-        up, down = (1.0 + actions).clamp(min=EPSILON), (1.0 - actions).clamp(min=EPSILON)
-        return _log_prob(actions, 0.5 * torch.log(up / down), *self._mean_and_std(outputs))
+    def log_prob(self, outputs: Outputs, actions: Tensor, raw: Tensor | None = None) -> Tensor:
+        """The density of actions = tanh(raw): that of `raw`, divided by the slope of tanh there."""
+        mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)
+        std = outputs["scale"].exp().clamp(self.min_std, MAX_STD)
+        if raw is None:
+            up, down = (1.0 + actions).clamp(min=EPSILON), (1.0 - actions).clamp(min=EPSILON)
+            raw = 0.5 * torch.log(up / down)
+        slope = 1.0 - actions * actions + EPSILON
+        normal = -0.5 * ((raw - mean) / std).square() - std.log() - HALF_LOG_2PI
+        return (normal - slope.log()).sum(-1)
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
-        mean, std = self._mean_and_std(outputs)
-        return torch.tanh(mean if self.low_noise_eval else draws.normal(mean, std))
-
-    def _mean_and_std(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        mean = outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT)
-        return mean, outputs["scale"].exp().clamp(self.min_std, MAX_STD)
-
-
-def _log_prob(actions: Tensor, raw: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The density of actions = tanh(raw): that of `raw`, divided by the slope of tanh there."""
-    slope = 1.0 - actions * actions + EPSILON
-    normal = -0.5 * ((raw - mean) / std).square() - std.log() - HALF_LOG_2PI
-    return (normal - slope.log()).sum(-1)
+        still = outputs["mean"].new_zeros(outputs["mean"].shape)
+        return self.draw(outputs, still if self.low_noise_eval else draws.normal(still, 1.0))[0]

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
-from rmexp.nets.encoders import GoalEncoder, ImageEncoding, Shape
+from rmexp.nets.encoders import ImageEncoding, Shape
+from rmexp.nets.mlp import ObservationEncoder
 
 Activation = Literal["gelu", "geglu"]
 Positions = Literal["learned", "table", "sinusoidal"]
@@ -49,7 +50,7 @@ class TransformerActor(nn.Module):
                 f"algo.embed_dim={embed_dim}, algo.num_heads={num_heads}: the width must be even "
                 "and a multiple of the number of heads"
             )
-        self.encoder = GoalEncoder(obs_shapes, goal_shapes, encoding)
+        self.encoder = ObservationEncoder(obs_shapes, encoding, goal_shapes)
         self.embed = nn.Linear(self.encoder.out_dim, embed_dim)
         self.embed_norm = nn.LayerNorm(embed_dim)
         self.embed_dropout = nn.Dropout(embed_dropout)

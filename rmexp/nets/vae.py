@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 
 import torch
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.draws import Draws
-from rmexp.nets.encoders import MLP, GoalEncoder, ImageEncoding, ObservationEncoder, Shape
+from rmexp.nets.encoders import ImageEncoding, Shape
+from rmexp.nets.mlp import ObservationMLP
 
 Tensors = Mapping[str, Tensor]
 
@@ -27,7 +29,7 @@ class VAE(nn.Module):
     """Encoder q(z | x, obs, goal), decoder p(x | z, obs, goal) and prior p(z), or p(z | obs, goal).
 
     Args:
-        input_shapes: x, by name.
+        input_shapes: x, by name; the encoder reads them in sorted order.
         output_dims: what is reconstructed of x, flat: name -> width.
         condition_shapes: observations.
         goal_shapes: goals; may be empty.
@@ -52,7 +54,7 @@ class VAE(nn.Module):
         latent_dim: int,
         latent_clip: float | None,
         kl_weight: float,
-        prior: Prior,
+        prior: Prior | NormalPrior,
         squash: bool,
         sum_reconstruction: bool,
     ) -> None:
@@ -60,28 +62,52 @@ class VAE(nn.Module):
         self.latent_dim = latent_dim
         self.latent_clip = latent_clip
         self.kl_weight = kl_weight
-        self.prior = prior
+        self.prior = None if isinstance(prior, NormalPrior) else prior
         self.squash = squash
         self.sum_reconstruction = sum_reconstruction
-        given = (condition_shapes, goal_shapes, encoding)
-        posterior_dims = prior.posterior_dims(latent_dim)
-        self.encoder = ConditionalMLP(input_shapes, *given, encoder_layer_dims, posterior_dims)
-        latent_shapes = {"latent": (prior.latent_width(latent_dim),)}
-        self.decoder = ConditionalMLP(latent_shapes, *given, decoder_layer_dims, output_dims)
-        learned = prior.parameter_shapes(latent_dim)
-        self.prior_parameters = PriorParameters(prior, learned, *given) if learned else None
+        self.latent_width = latent_dim
+        posterior_dims = {"mean": latent_dim, "logvar": latent_dim}
+        learned: dict[str, tuple[int, ...]] = {}
+        if self.prior is not None:
+            self.latent_width = self.prior.latent_width(latent_dim)
+            posterior_dims = self.prior.posterior_dims(latent_dim)
+            learned = self.prior.parameter_shapes(latent_dim)
+
+        network = partial(
+            ObservationMLP,
+            condition_shapes,
+            encoder=encoding,
+            goal_shapes=goal_shapes,
+            inputs_first=True,
+        )
+        width = sum(prod(shape) for shape in input_shapes.values())
+        self.encoder = network(encoder_layer_dims, posterior_dims, input_dim=width)
+        self.decoder = network(decoder_layer_dims, output_dims, input_dim=self.latent_width)
+        self.prior_parameters: PriorParameters | None = None
+        if self.prior is not None and learned:
+            given = (condition_shapes, encoding, goal_shapes)
+            self.prior_parameters = PriorParameters(self.prior, learned, *given)
 
     def losses(
         self, x: Tensors, obs: Tensors, goal: Tensors | None, draws: Draws, epoch: int
     ) -> dict[str, Tensor]:
         """`loss`, the negative evidence lower bound, its two parts and the prior's metrics, 0-d.
 
-        x {name: (B, ...)}, obs and goal {key: (B, D_key)}.
+        x {name: (B, D_name)}, obs and goal {key: (B, D_key)}.
         """
-        posterior = self.encoder(x, obs, goal)
-        z, reported = self.prior.sample_posterior(posterior, draws, epoch)
+        posterior = self.encoder(obs, goal, torch.cat([x[name] for name in sorted(x)], dim=-1))
+        if self.prior is None:
+            mean, logvar = posterior["mean"], posterior["logvar"]
+            std = (0.5 * logvar).clamp(*LOG_STD_LIMITS).exp()
+            z = mean + std * draws.randn(mean.shape)
+            kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1.0).sum(-1).mean()
+            reported = {"encoder_variance": logvar.detach().exp().mean()}
+        else:
+            learned = {} if self.prior_parameters is None else self.prior_parameters(obs, goal)
+            z, reported = self.prior.sample_posterior(posterior, draws, epoch)
+            kl = self.prior.kl(posterior, z, learned)
 
-        reconstructed = self.decoder({"latent": z}, obs, goal)
+        reconstructed = self.decoder(obs, goal, z)
         if self.squash:
             reconstructed = {name: torch.tanh(value) for name, value in reconstructed.items()}
         # The mean over the names of each one's mean, or the sum of everything.
@@ -92,57 +118,58 @@ class VAE(nn.Module):
             errors = [F.mse_loss(value, x[name]) for name, value in reconstructed.items()]
             reconstruction = torch.stack(errors).mean()
 
-        learned = {} if self.prior_parameters is None else self.prior_parameters(obs, goal)
-        kl = self.prior.kl(posterior, z, learned)
         loss = reconstruction + self.kl_weight * kl
         return {"loss": loss, "reconstruction_loss": reconstruction, "kl_loss": kl, **reported}
 
-    def sample(self, obs: Tensors, goal: Tensors | None, draws: Draws) -> dict[str, Tensor]:
-        """One sample a row, from the prior: obs, goal {key: (B, D_key)} -> {name: (B, width)}.
+    def sample_posterior(
+        self, x: Tensors, obs: Tensors, goal: Tensors | None, draws: Draws, epoch: int
+    ) -> Tensor:
+        """One latent a row, (B, latent_width): x, obs and goal as for `losses`."""
+        posterior = self.encoder(obs, goal, torch.cat([x[name] for name in sorted(x)], dim=-1))
+        if self.prior is None:
+            return sample_normal(posterior["mean"], posterior["logvar"], draws)
+        return self.prior.sample_posterior(posterior, draws, epoch)[0]
+
+    def sample(
+        self, obs: Tensors, goal: Tensors | None, draws: Draws, times: int | None = None
+    ) -> dict[str, Tensor]:
+        """From the prior: obs, goal {key: (B, D_key)} -> {name: (B, width)} or (times, B, width).
 
         In double precision where a row's place in the batch could show (see `Head.act`).
         """
-        z = self.sample_prior(obs, goal, draws)
-        outputs = self.decoder({"latent": z}, obs, goal)
+        outputs = self.decoder(obs, goal, self.sample_prior(obs, goal, draws, times))
         if not self.squash:
             return outputs
         return {name: torch.tanh(value.double()).float() for name, value in outputs.items()}
 
-    def sample_prior(self, obs: Tensors, goal: Tensors | None, draws: Draws) -> Tensor:
-        """One latent a row, from the prior: obs, goal {key: (B, D_key)} -> (B, latent width)."""
-        learned = {} if self.prior_parameters is None else self.prior_parameters(obs, goal)
-        rows = len(next(iter(obs.values())))
-        z = self.prior.sample(learned, (rows, self.latent_dim), draws)
-        return z if self.latent_clip is None else z.clamp(-self.latent_clip, self.latent_clip)
+    def sample_prior(
+        self, obs: Tensors, goal: Tensors | None, draws: Draws, times: int | None = None
+    ) -> Tensor:
+        """Latents for obs, goal {key: (B, D_key)}: (B, latent_width) or (times, B, latent_width).
+
+        They are drawn for B * times rows, each state's in turn; see `RepeatedDraws`.
+        """
+        shape = (len(next(iter(obs.values()))) * (times or 1), self.latent_dim)
+        if self.prior is None:
+            z = draws.randn(shape)
+        else:
+            learned = {} if self.prior_parameters is None else self.prior_parameters(obs, goal)
+            if times is not None:
+                learned = {
+                    k: v if len(v) == 1 else v.repeat_interleave(times, 0)
+                    for k, v in learned.items()
+                }
+            z = self.prior.sample(learned, shape, draws)
+        if self.latent_clip is not None:
+            z = z.clamp(-self.latent_clip, self.latent_clip)
+        return z if times is None else z.unflatten(0, (-1, times)).transpose(0, 1)
 
 
-class ConditionalMLP(nn.Module):
-    """Inputs, observations and goals, in this order, -> {output name: (B, width)}."""
+class NormalPrior:
+    """The standard normal, beside which the encoder's answer is a Gaussian too.
 
-    def __init__(
-        self,
-        input_shapes: Mapping[str, Shape],
-        condition_shapes: Mapping[str, Shape],
-        goal_shapes: Mapping[str, Shape],
-        encoding: ImageEncoding | None,
-        layer_dims: Sequence[int],
-        output_dims: Mapping[str, int],
-    ) -> None:
-        super().__init__()
-        self.input = ObservationEncoder(input_shapes, encoding) if input_shapes else None
-        self.condition = GoalEncoder(condition_shapes, goal_shapes, encoding)
-        width = self.condition.out_dim + (self.input.out_dim if self.input is not None else 0)
-        self.mlp = MLP(width, layer_dims)
-        self.decoder = nn.ModuleDict(
-            {name: nn.Linear(self.mlp.out_dim, dim) for name, dim in output_dims.items()}
-        )
-
-    def forward(self, inputs: Tensors, obs: Tensors, goal: Tensors | None) -> dict[str, Tensor]:
-        features = self.condition(obs, goal)
-        if self.input is not None:
-            features = torch.cat([self.input(inputs), features], dim=-1)
-        features = self.mlp(features)
-        return {name: layer(features) for name, layer in self.decoder.items()}
+    The usual choice; `VAE` has it written out.
+    """
 
 
 class Prior(ABC):
@@ -186,41 +213,6 @@ class Prior(ABC):
         """Latents (B, width) for shape (B, L)."""
 
 
-class GaussianPosterior(Prior):
-    """What the priors have in common whose encoder answers with a diagonal Gaussian."""
-
-    def latent_width(self, latent_dim: int) -> int:
-        return latent_dim
-
-    def posterior_dims(self, latent_dim: int) -> dict[str, int]:
-        return {"mean": latent_dim, "logvar": latent_dim}
-
-    def sample_posterior(
-        self, posterior: Tensors, draws: Draws, epoch: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        mean, logvar = posterior["mean"], posterior["logvar"]
-        std = (0.5 * logvar).clamp(*LOG_STD_LIMITS).exp()
-        z = mean + std * draws.randn(mean.shape)
-        return z, {"encoder_variance": logvar.detach().exp().mean()}
-
-
-class NormalPrior(GaussianPosterior):
-    """The standard normal."""
-
-    conditioned = False
-    layer_dims: list[int] = []  # noqa: RUF012 - never filled
-
-    def parameter_shapes(self, latent_dim: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def kl(self, posterior: Tensors, z: Tensor, parameters: Tensors) -> Tensor:
-        mean, logvar = posterior["mean"], posterior["logvar"]
-        return 0.5 * (mean.square() + logvar.exp() - logvar - 1.0).sum(-1).mean()
-
-    def sample(self, parameters: Tensors, shape: tuple[int, int], draws: Draws) -> Tensor:
-        return draws.randn(shape)
-
-
 class PriorParameters(nn.Module):
     """What a prior learns: of a network with `prior.conditioned`, else free parameters."""
 
@@ -229,17 +221,17 @@ class PriorParameters(nn.Module):
         prior: Prior,
         shapes: Mapping[str, tuple[int, ...]],
         condition_shapes: Mapping[str, Shape],
-        goal_shapes: Mapping[str, Shape],
         encoding: ImageEncoding | None,
+        goal_shapes: Mapping[str, Shape],
     ) -> None:
         super().__init__()
         self.shapes = shapes
         self.free = nn.ParameterDict()
-        self.network: ConditionalMLP | None = None
+        self.network: ObservationMLP | None = None
         if prior.conditioned:
             dims = {name: prod(shape) for name, shape in shapes.items()}
-            self.network = ConditionalMLP(
-                {}, condition_shapes, goal_shapes, encoding, prior.layer_dims, dims
+            self.network = ObservationMLP(
+                condition_shapes, prior.layer_dims, dims, encoding, goal_shapes=goal_shapes
             )
         else:
             for name, shape in shapes.items():
@@ -249,5 +241,11 @@ class PriorParameters(nn.Module):
         """obs and goal {key: (B, D_key)} -> {name: (B or 1, *shape)}."""
         if self.network is None:
             return dict(self.free.items())
-        outputs = self.network({}, obs, goal)
+        outputs = self.network(obs, goal)
         return {name: outputs[name].unflatten(-1, shape) for name, shape in self.shapes.items()}
+
+
+def sample_normal(mean: Tensor, logvar: Tensor, draws: Draws) -> Tensor:
+    """One draw each, (B, L)."""
+    std = (0.5 * logvar).clamp(*LOG_STD_LIMITS).exp()
+    return mean + std * draws.randn(mean.shape)

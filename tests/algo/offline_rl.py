@@ -128,8 +128,7 @@ def critic_names(name: str) -> str:
     net, _, rest = name.partition(".")
     if not net.startswith("critic"):
         return layer_names(f"{net}.{rest.replace('nets.', '', 1)}")
-    for output in ("value", "log_probs"):
-        rest = rest.replace(f"decoder.nets.{output}.", "decoder.")
+    rest = rest.replace("decoder.nets.log_probs.", "decoder.logits.")
     return layer_names(f"{net}.{rest.replace('nets.', 'net.', 1)}")
 
 

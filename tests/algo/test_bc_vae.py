@@ -53,7 +53,7 @@ def categorical(**changes: Any) -> CategoricalPrior:
     return CategoricalPrior(**{**values, **changes})
 
 
-PRIORS: dict[str, Prior] = {
+PRIORS: dict[str, Prior | NormalPrior] = {
     "normal": NormalPrior(),
     "gaussian": gaussian(),
     "gaussian_conditioned": gaussian(conditioned=True),
@@ -66,9 +66,10 @@ PRIORS: dict[str, Prior] = {
     "categorical_conditioned": categorical(learned=True, conditioned=True),
 }
 every_prior = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
+OTHERS = {name: prior for name, prior in PRIORS.items() if isinstance(prior, Prior)}
 
 
-def bc_vae(prior: Prior | None = None, **changes: Any) -> BCVAE:
+def bc_vae(prior: Prior | NormalPrior | None = None, **changes: Any) -> BCVAE:
     values: dict[str, Any] = {
         "latent_dim": L,
         "latent_clip": None,
@@ -148,16 +149,23 @@ def normal(mean: Tensor, logvar: Tensor) -> D.Distribution:
 def test_gaussian_divergences_are_torchs() -> None:
     posterior = {"mean": torch.randn(6, L), "logvar": torch.randn(6, L)}
     q, z = normal(posterior["mean"], posterior["logvar"]), torch.zeros(6, L)
-    standard = normal(torch.zeros(6, L), torch.zeros(6, L))
-    torch.testing.assert_close(
-        NormalPrior().kl(posterior, z, {}), D.kl_divergence(q, standard).mean()
-    )
     for rows in (1, 6):
         learned = parameters_of(gaussian(), rows)
         p = normal(*(learned[k][:, 0].expand(6, L) for k in ("mean", "logvar")))
         torch.testing.assert_close(
             gaussian().kl(posterior, z, learned), D.kl_divergence(q, p).mean()
         )
+
+
+def test_the_divergence_from_the_standard_normal_is_torchs() -> None:
+    algo = bc_vae()
+    batch = algo.process_batch_for_training(frames())
+    with torch.no_grad():
+        posterior = algo.actor.encoder(batch["obs"], None, batch["actions"])
+        info = algo.train_on_batch(batch, epoch=1, validate=True)
+    q = normal(posterior["mean"], posterior["logvar"])
+    p = normal(*torch.zeros(2, *posterior["mean"].shape))
+    torch.testing.assert_close(info["kl_loss"], D.kl_divergence(q, p).mean())
 
 
 @pytest.mark.parametrize("learn_weights", [True, False])
@@ -191,18 +199,17 @@ def test_the_categorical_divergence_is_torchs(learned: bool) -> None:
     torch.testing.assert_close(prior.kl(posterior, torch.zeros(6, L * C), values), expected)
 
 
-@every_prior
+@pytest.mark.parametrize("prior", OTHERS.values(), ids=OTHERS.keys())
 def test_samples_follow_the_prior(prior: Prior) -> None:
     """Mean and variance of every latent entry over many samples, by their definitions."""
     n = 60_000
     values = parameters_of(prior, 1)
     z = prior.sample(values, (n, L), SeededDraws(0, CPU))
     assert z.shape == (n, prior.latent_width(L))
-    mean, second = torch.zeros(L), torch.ones(L)
     if isinstance(prior, CategoricalPrior):
         logits = values["logit"][0] if prior.learned else torch.zeros(L, C)
         mean = second = logits.softmax(-1).flatten()
-    elif not isinstance(prior, NormalPrior):
+    else:
         weights = values.get("weight", torch.zeros(1, values["mean"].shape[1])).softmax(-1)[0]
         means = values["mean"][0]
         mean = weights @ means
@@ -212,7 +219,21 @@ def test_samples_follow_the_prior(prior: Prior) -> None:
 
 
 @every_prior
-def test_a_step_trains_every_network(prior: Prior) -> None:
+def test_several_samples_of_a_state_are_those_of_its_repetitions(
+    prior: Prior | NormalPrior,
+) -> None:
+    vae = bc_vae(prior).actor
+    obs = bc_vae().process_batch_for_training(frames())["obs"]
+    rows = {k: v.repeat_interleave(3, dim=0) for k, v in obs.items()}
+    with torch.no_grad():
+        several = vae.sample(obs, None, SeededDraws(0, CPU), 3)["action"]
+        one_by_one = vae.sample(rows, None, SeededDraws(0, CPU))["action"]
+    assert several.shape == (3, 6, 7)
+    torch.testing.assert_close(several.transpose(0, 1).flatten(0, 1), one_by_one)
+
+
+@every_prior
+def test_a_step_trains_every_network(prior: Prior | NormalPrior) -> None:
     algo = bc_vae(prior, lr=1e-2)
     before = {k: p.clone() for k, p in algo.actor.named_parameters()}
     info = algo.train_on_batch(algo.process_batch_for_training(frames()), epoch=1)
@@ -223,6 +244,9 @@ def test_a_step_trains_every_network(prior: Prior) -> None:
         assert not torch.equal(parameter, before[name]), name
     parameters = algo.actor.prior_parameters
     learned = 0 if parameters is None else sum(p.numel() for p in parameters.parameters())
+    if isinstance(prior, NormalPrior):
+        assert learned == 0
+        return
     free = sum(math.prod(s) for s in prior.parameter_shapes(L).values())
     assert learned == (free if not prior.conditioned else 12 * (19 + 1) + free * (12 + 1))
 
@@ -296,12 +320,12 @@ def test_the_reconstruction_loss_by_hand(summed: bool) -> None:
 def test_latents_are_clipped_when_acting() -> None:
     algo = bc_vae(latent_clip=0.0)
     obs = {k: v[:, 0] for k, v in frames()["obs"].items()}
-    decoded = algo.actor.decoder({"latent": torch.zeros(6, L)}, obs, None)["action"]
+    decoded = algo.actor.decoder(obs, None, torch.zeros(6, L))["action"]
     torch.testing.assert_close(algo.get_action(obs), decoded.tanh())
 
 
 @every_prior
-def test_an_episode_does_not_depend_on_who_else_acts(prior: Prior) -> None:
+def test_an_episode_does_not_depend_on_who_else_acts(prior: Prior | NormalPrior) -> None:
     policy = Policy(bc_vae(prior), None, None)
     n, steps = ROWS + 3, 2
     rng = np.random.default_rng(0)
@@ -342,7 +366,8 @@ def test_goals_follow_the_observations() -> None:
     goal = {k: torch.randn(6, *s) for k, s in goal_shapes.items()}
     parts = [v[k] for v in (x, obs, goal) for k in sorted(v)]
     expected = vae.encoder.decoder["mean"](torch.cat(parts, dim=-1))
-    torch.testing.assert_close(vae.encoder(x, obs, goal)["mean"], expected)
+    x_flat = torch.cat([x["a"], x["b"]], dim=-1)
+    torch.testing.assert_close(vae.encoder(obs, goal, x_flat)["mean"], expected)
     assert vae.decoder.mlp.layers[0].weight.shape == (12, L + 19 + 13)
 
     losses = vae.losses(x, obs, goal, SeededDraws(0, CPU), 1)
@@ -373,7 +398,8 @@ def test_every_prior_composes(name: str) -> None:
         config = compose("config", overrides=["algo=bc_vae", f"algo/prior={name}"])
     algo = build.algo(config, spec(), CPU)
     assert isinstance(algo, BCVAE)
-    assert type(algo.actor.prior).__name__.lower() == f"{name}prior"
+    chosen = NormalPrior if algo.actor.prior is None else type(algo.actor.prior)
+    assert chosen.__name__.lower() == f"{name}prior"
 
 
 @pytest.mark.parametrize("name", ["normal", "gmm_conditioned", "categorical_learned"])

@@ -57,13 +57,13 @@ NORMS = {
 def names(reference: str) -> str:
     name = reference
     if name.startswith("action_sampler."):
-        name = name.replace("_vae.nets.", "vae.")
+        name = name.replace("_vae.nets.", "")
         for part in ("encoder", "decoder"):
-            name = name.replace(f"vae.{part}.nets.", f"vae.{part}.")
+            name = name.replace(f"sampler.{part}.nets.", f"sampler.{part}.")
         return layer_names(name)
     if name.startswith("actor"):
         name = name.replace("actor_target.", "actor_target.net.")
-        return layer_names(name.replace("nets.", "net.", 1)).replace(".action.", ".")
+        return layer_names(name.replace("nets.", "net.", 1))
     return critic_names(name)
 
 
@@ -95,8 +95,8 @@ def test_parameter_counts_are_the_references() -> None:
 def test_target_by_hand() -> None:
     algo = built(*VARIANTS["vae"])
     for critic, target, value in zip(algo.critic, algo.critic_target.net, (2.0, 3.0), strict=True):
-        constant(critic.net.decoder, 1.0)
-        constant(target.net.decoder, value)
+        constant(critic.net.decoder["value"], 1.0)
+        constant(target.net.decoder["value"], value)
     batch = random_batch(2)
     batch["rewards"] = torch.tensor([[0.5], [0.25]])
     batch["dones"] = torch.tensor([[0.0], [1.0]])
@@ -112,9 +112,9 @@ def test_distributional_target_by_hand() -> None:
     algo = built(*VARIANTS["distributional"], *options)
     obs = {k: torch.randn(2, *s) for k, s in LIFT.items()}
     target = algo.critic_target.net[0]
-    constant(target.net.decoder, 0.0)
+    constant(target.net.decoder["logits"], 0.0)
     with torch.no_grad():
-        target.net.decoder.bias[1] = 100.0
+        target.net.decoder["logits"].bias[1] = 100.0
     projected, _ = algo.action_value.backup(
         algo.critic_target.net,
         obs,
@@ -131,13 +131,13 @@ def test_the_best_proposal_is_backed_up() -> None:
     actions = torch.rand(5, 3, 7) * 2 - 1
     critics = algo.critic_target.net
     target, _ = algo.action_value.backup(critics, obs, actions, torch.zeros(3), torch.ones(3))
-    best = critics[0](obs, actions).amax(0)
+    best = algo.action_value.expected(critics[0], obs, actions).amax(0)
     torch.testing.assert_close((target * critics[0].atoms).sum(-1), best)
 
 
 def test_an_actor_stays_near_the_proposals() -> None:
     algo = built(*VARIANTS["actor"])
-    constant(algo.actor.net.decoder, 100.0)
+    constant(algo.actor.net.decoder["action"], 100.0)
     obs = {k: torch.randn(3, *s) for k, s in LIFT.items()}
     actions = torch.rand(5, 3, 7) * 2 - 1
     expected = (actions + 0.3).clamp(max=1.0)
@@ -168,7 +168,10 @@ def test_samples_are_of_their_state(variant: str) -> None:
     def draws(rows: list[int]) -> RepeatedDraws:
         return RepeatedDraws(EpisodeDraws([SeededDraws(i, CPU) for i in rows], CPU), 4)
 
-    together = algo.action_sampler.sample(obs, 4, draws([0, 1, 2]))
+    def proposals(obs: dict[str, torch.Tensor], rows: list[int]) -> torch.Tensor:
+        return algo.action_sampler.sample(obs, None, draws(rows), 4)["action"]
+
+    together = proposals(obs, [0, 1, 2])
     assert together.shape == (4, 3, 7)
-    alone = algo.action_sampler.sample({k: v[1:2] for k, v in obs.items()}, 4, draws([1]))
+    alone = proposals({k: v[1:2] for k, v in obs.items()}, [1])
     torch.testing.assert_close(together[:, 1], alone[:, 0])

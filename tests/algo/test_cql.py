@@ -67,8 +67,8 @@ def test_parameter_counts_are_the_references() -> None:
 def with_constant_critics(*overrides: str) -> Any:
     algo = built(*SMALL, *overrides)
     for critic, target, value in zip(algo.critic, algo.critic_target.net, (2.0, 3.0), strict=True):
-        constant(critic.net.decoder, 1.0)
-        constant(target.net.decoder, value)
+        constant(critic.net.decoder["value"], 1.0)
+        constant(target.net.decoder["value"], value)
     return algo
 
 

@@ -120,11 +120,11 @@ def test_latent_subgoals_by_hand() -> None:
     """The posterior's latent; with a correction the nearest of the prior's, which are its draws."""
     algo, batch = hbc("latent"), windows()
     before = algo.draws["train"].state_dict()
-    planner = algo.planner.planner.vae
+    planner = algo.planner.planner
     first = {k: v[:, 0] for k, v in batch["obs"].items()}
-    last = {k: v[:, -1] for k, v in batch["next_obs"].items()}
+    flat = torch.cat([batch["next_obs"][k][:, -1] for k in sorted(batch["next_obs"])], dim=-1)
     with torch.no_grad():
-        posterior = planner.encoder(last, first, None)
+        posterior = planner.encoder(first, None, flat)
     chosen = told(algo, batch)["latent_subgoal"]
     assert chosen.shape == (5, algo.planner.planner.latent_width)
     draws = SeededDraws(0, CPU)
@@ -135,7 +135,7 @@ def test_latent_subgoals_by_hand() -> None:
 
     corrected = hbc("prior")
     with torch.no_grad():
-        posterior = corrected.planner.planner.vae.encoder(last, first, None)
+        posterior = corrected.planner.planner.encoder(first, None, flat)
     draws.load_state_dict(corrected.draws["train"].state_dict())
     z = posterior["mean"] + (0.5 * posterior["logvar"]).exp() * draws.randn((5, 5))
     candidates = draws.randn((5, 6, 5))

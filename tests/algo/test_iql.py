@@ -75,8 +75,8 @@ def test_losses_by_hand(q: tuple[float, float], loss: float) -> None:
     algo = built(*SMALL, "algo.max_weight=1.5")
     constant(algo.value.net.decoder["value"], 1.0)
     for critic, target, value in zip(algo.critic, algo.critic_target.net, q, strict=True):
-        constant(critic.net.decoder, 0.0)
-        constant(target.net.decoder, value)
+        constant(critic.net.decoder["value"], 0.0)
+        constant(target.net.decoder["value"], value)
     batch = random_batch(2)
     batch["rewards"] = torch.tensor([[0.5], [0.25]])
     batch["dones"] = torch.tensor([[0.0], [1.0]])

@@ -79,7 +79,7 @@ def test_the_best_proposal_is_taken() -> None:
 def test_the_value_of_a_subgoal_is_that_of_its_best_action() -> None:
     algo = iris()
     algo.set_eval()
-    constant(algo.value.critic[0].net.decoder, 2.5)
+    constant(algo.value.critic[0].net.decoder["value"], 2.5)
     _, values = algo.value.best_action(observations(3), SeededDraws(0, CPU))
     torch.testing.assert_close(values, torch.full((3,), 2.5))
 
@@ -89,8 +89,8 @@ def test_values_are_learned_of_the_first_step_and_of_subgoals_alone() -> None:
     algo = iris("separate", "algo.planner.subgoal_keys=[object]")
     assert dict(algo.value.spec.obs_shapes) == {"object": (10,)}
     for critic, target in zip(algo.value.critic, algo.value.critic_target.net, strict=True):
-        constant(critic.net.decoder, 1.0)
-        constant(target.net.decoder, 2.0)
+        constant(critic.net.decoder["value"], 1.0)
+        constant(target.net.decoder["value"], 2.0)
     batch = windows(size=2)
     batch["rewards"] = torch.tensor([[0.5, 9.0, 9.0, 9.0], [0.25, 9.0, 9.0, 9.0]])
     batch["dones"] = torch.tensor([[0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])

@@ -69,8 +69,8 @@ def test_parameter_count() -> None:
 def test_target_by_hand() -> None:
     algo = built(*SMALL)
     for critic, target, value in zip(algo.critic, algo.critic_target.net, (2.0, 3.0), strict=True):
-        constant(critic.net.decoder, 1.0)
-        constant(target.net.decoder, value)
+        constant(critic.net.decoder["value"], 1.0)
+        constant(target.net.decoder["value"], value)
     batch = random_batch(2)
     batch["rewards"] = torch.tensor([[0.5], [0.25]])
     batch["dones"] = torch.tensor([[0.0], [1.0]])

@@ -7,19 +7,19 @@ import torch
 from torch import distributions as D
 from torch import nn
 
+from rmexp.algo.optim import Target, polyak_update
 from rmexp.errors import ConfigError
-from rmexp.nets.action_values import Expected
 from rmexp.nets.critics import (
+    Categorical,
     Critic,
     Critics,
     DistributionalCritic,
+    Expected,
     Multiplier,
-    Target,
-    polyak_update,
-    project,
 )
-from rmexp.nets.encoders import ObservationEncoder
+from rmexp.nets.mlp import ObservationEncoder
 from rmexp.nets.tanh_gaussian import TanhGaussian
+from tests.algo.offline_rl import constant
 
 SHAPES = {"z": (3,), "a": (11,)}
 
@@ -32,7 +32,7 @@ def test_an_action_follows_the_observation() -> None:
     critic = Critic(SHAPES, 7, [13], None, None)
     obs, actions = observations(5), torch.randn(5, 7)
     joined = torch.cat([ObservationEncoder(SHAPES)(obs), actions], -1)
-    expected = critic.net.decoder(critic.net.mlp(joined)).squeeze(-1)
+    expected = critic.net.decoder["value"](critic.net.mlp(joined)).squeeze(-1)
     assert critic(obs, actions).shape == (5,)
     torch.testing.assert_close(critic(obs, actions), expected)
 
@@ -51,9 +51,8 @@ def test_values_keep_to_their_bounds() -> None:
     critic = Critic(SHAPES, 7, [13], [-2.0, 6.0], None)
     obs, actions = observations(5), torch.randn(5, 7)
     with torch.no_grad():
-        critic.net.decoder.weight.zero_()
         for bias, value in ((0.0, 2.0), (50.0, 6.0), (-50.0, -2.0)):
-            critic.net.decoder.bias.fill_(bias)
+            constant(critic.net.decoder["value"], bias)
             torch.testing.assert_close(critic(obs, actions), torch.full((5,), value))
 
 
@@ -88,37 +87,70 @@ def test_a_backup_mixes_the_least_and_the_greatest_critic(min_weight: float, val
     torch.testing.assert_close(target, torch.tensor([10.0 + 0.5 * value]))
 
 
+class FixedDistribution(nn.Module):
+    """A distributional critic that answers `probs` (N, B, K) whatever it is shown."""
+
+    def __init__(self, probs: torch.Tensor, atoms: torch.Tensor) -> None:
+        super().__init__()
+        self.probs, self.atoms = probs, atoms
+
+    def forward(self, obs: object, actions: object) -> torch.Tensor:
+        return self.probs.log()
+
+
+def projected(
+    probs: torch.Tensor, atoms: torch.Tensor, rewards: torch.Tensor, bootstrap: torch.Tensor
+) -> torch.Tensor:
+    """The target of probs (B, K), of which there is one proposal a state."""
+    numbers = {"num_atoms": len(atoms), "layer_dims": [], "value_bounds": [0.0, 1.0]}
+    critics = nn.ModuleList([FixedDistribution(probs.unsqueeze(0), atoms)])
+    actions = torch.empty(1, len(probs), 7)
+    return Categorical(**numbers).backup(critics, {}, actions, rewards, bootstrap)[0]  # pyright: ignore
+
+
 @pytest.mark.parametrize(("low", "high", "number"), [(0.0, 1.0, 51), (-3.7, 11.1, 7)])
 def test_projecting_onto_itself_changes_nothing(low: float, high: float, number: int) -> None:
     """The reference's projection loses nearly all of it."""
     atoms = torch.linspace(low, high, number)
     probs = torch.rand(5, number).softmax(-1)
-    assert torch.equal(project(atoms.expand(5, -1), probs, atoms), probs)
+    torch.testing.assert_close(projected(probs, atoms, torch.zeros(5), torch.ones(5)), probs)
 
 
 def test_projection_by_hand() -> None:
+    """Atoms 0, 1, 2 move to 0.25, 0.75, 1.25, and to 1.5, 3.5, 5.5 and so beyond the last."""
     atoms = torch.tensor([0.0, 1.0, 2.0])
-    values = torch.tensor([[0.25, 1.5, 9.0], [-9.0, 2.0, 0.0]])
     probs = torch.tensor([[0.4, 0.2, 0.4], [0.5, 0.3, 0.2]])
-    expected = torch.tensor([[0.3, 0.1 + 0.1, 0.1 + 0.4], [0.5 + 0.2, 0.0, 0.3]])
-    torch.testing.assert_close(project(values, probs, atoms), expected)
+    rewards, bootstrap = torch.tensor([0.25, 1.5]), torch.tensor([0.5, 2.0])
+    first = [0.4 * 0.75 + 0.2 * 0.25, 0.4 * 0.25 + 0.2 * 0.75 + 0.4 * 0.75, 0.4 * 0.25]
+    second = [0.0, 0.5 * 0.5, 0.5 * 0.5 + 0.3 + 0.2]
+    expected = torch.tensor([first, second])
+    torch.testing.assert_close(projected(probs, atoms, rewards, bootstrap), expected)
+    below = projected(probs[:1], atoms, torch.tensor([-9.0]), torch.ones(1))
+    torch.testing.assert_close(below, torch.tensor([[1.0, 0.0, 0.0]]))
 
 
 def test_projection_keeps_mass_and_mean() -> None:
     atoms = torch.linspace(-1.0, 1.0, 11)
-    values, probs = torch.rand(5, 11) * 2 - 1, torch.rand(5, 11).softmax(-1)
-    moved = project(values, probs, atoms)
-    torch.testing.assert_close(moved.sum(-1), torch.ones(5))
-    torch.testing.assert_close((moved * atoms).sum(-1), (values * probs).sum(-1))
+    probs = torch.rand(5, 11).softmax(-1)
+    rewards, bootstrap = torch.rand(5) * 0.6 - 0.3, torch.rand(5) * 0.7
+    target = projected(probs, atoms, rewards, bootstrap)
+    torch.testing.assert_close(target.sum(-1), torch.ones(5))
+    mean = rewards + bootstrap * (probs * atoms).sum(-1)
+    torch.testing.assert_close((target * atoms).sum(-1), mean)
 
 
-def test_a_distributional_critic_answers_with_the_mean() -> None:
+def test_a_distributional_critic_answers_with_log_probabilities() -> None:
     critic = DistributionalCritic(SHAPES, 7, [13], [0.0, 10.0], 11, None)
     obs, actions = observations(5), torch.randn(3, 5, 7)
-    categorical = D.Categorical(logits=critic.logits(obs, actions))
-    torch.testing.assert_close(critic(obs, actions), (categorical.probs * critic.atoms).sum(-1))
+    logits = critic.net(obs, inputs=actions)["logits"]
+    answer = critic(obs, actions)
+    assert answer.shape == (3, 5, 11)
+    torch.testing.assert_close(answer, D.Categorical(logits=logits).logits)
     assert critic.atoms.tolist() == list(range(11))
     assert "atoms" not in critic.state_dict()
+    chosen = Categorical(num_atoms=11, layer_dims=[13], value_bounds=[0.0, 10.0])
+    mean = (logits.softmax(-1) * critic.atoms).sum(-1)
+    torch.testing.assert_close(chosen.expected(critic, obs, actions), mean)
 
 
 def test_targets_follow_with_their_buffers() -> None:
@@ -145,11 +177,11 @@ def test_targets_follow_with_their_buffers() -> None:
 
 def test_multipliers() -> None:
     learned, fixed = Multiplier(None), Multiplier(0.25)
-    assert float(learned().detach()) == 1.0
-    assert float(fixed()) == pytest.approx(0.25)
+    assert float(learned.param.detach().exp()) == 1.0
+    assert float(fixed.param.exp()) == pytest.approx(0.25)
     assert list(learned.state_dict()) == ["param"]
     assert list(fixed.state_dict()) == []
-    assert float(Multiplier(0.0)()) == 0.0
+    assert float(Multiplier(0.0).param.exp()) == 0.0
 
 
 def test_the_squashed_gaussian_is_torchs() -> None:

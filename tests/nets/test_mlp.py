@@ -5,7 +5,8 @@ import torch
 from torch.autograd.graph import Node
 
 from rmexp.errors import ConfigError
-from rmexp.nets.encoders import MLP
+from rmexp.nets import mlp
+from rmexp.nets.mlp import MLP, Linear
 
 
 @pytest.mark.parametrize("layer_dims", [[3, -3], [0]])
@@ -25,6 +26,36 @@ def test_sequences_cost_what_their_rows_cost() -> None:
     assert "CopySlices" not in names_of_the_graph(out.grad_fn)
     in_place_of_a_view = torch.nn.Linear(5, 3)(torch.ones(2, 6, 5)).relu_()
     assert "CopySlices" in names_of_the_graph(in_place_of_a_view.grad_fn)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_large_products_are_the_same_with_onednn(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an MLP and of a linear layer: values and gradients; acting takes the other way."""
+    assert mlp.ONEDNN
+    nets: list[torch.nn.Module] = [MLP(5, [3, 4]), MLP(5, []), Linear(5, 4)]
+    x = torch.randn(*shape, 5, requires_grad=True)
+
+    def answers(net: torch.nn.Module) -> list[torch.Tensor]:
+        out = net(x)
+        out.sum().backward()
+        parameters = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+        net.zero_grad()
+        gradient, x.grad = x.grad, None
+        assert gradient is not None
+        return [out, gradient, *parameters]
+
+    for net in nets:
+        plain = answers(net)
+        monkeypatch.setattr(mlp, "LARGE", 0)
+        large = answers(net)
+        for a, b in zip(plain, large, strict=True):
+            torch.testing.assert_close(a, b)
+        assert "mkldnn" in str(names_of_the_graph(large[0].grad_fn)).lower() or net is nets[1]
+        with torch.inference_mode():
+            assert torch.equal(net(x), plain[0])
+        monkeypatch.undo()
 
 
 def names_of_the_graph(node: Node | None) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rmexp.draws import EpisodeDraws, SeededDraws
+from rmexp.draws import Draws, EpisodeDraws, SeededDraws
 from rmexp.nets.heads import GMM, LOW_NOISE_STD
 from rmexp.nets.samplers import GMMSampler, RepeatedDraws
 from tests.algo.golden_case import encoding
@@ -23,32 +23,38 @@ def sampler(low_noise_eval: bool = True) -> GMMSampler:
     )
 
 
+def proposals(
+    made: GMMSampler, obs: dict[str, torch.Tensor], times: int, draws: Draws | None = None
+) -> torch.Tensor:
+    return made.sample(obs, None, draws or SeededDraws(0, CPU), times)["action"]
+
+
 def test_true_samples_in_training_and_means_in_evaluation() -> None:
     obs = {"pose": torch.randn(1, 5)}
     made = sampler()
 
-    def apart(proposals: torch.Tensor) -> float:
+    def apart(several: torch.Tensor) -> float:
         """Of proposals of one mode, the typical distance from the nearest other one."""
-        points = proposals[:, 0].detach()
+        points = several[:, 0].detach()
         distance = torch.cdist(points, points).fill_diagonal_(9.0)
         return float(distance.amin(1).median())
 
     made.train()
-    assert apart(made.sample(obs, 60, SeededDraws(0, CPU))) > 100 * LOW_NOISE_STD
+    assert apart(proposals(made, obs, 60)) > 100 * LOW_NOISE_STD
     made.eval()
-    assert apart(made.sample(obs, 60, SeededDraws(0, CPU))) < LOW_NOISE_STD
+    assert apart(proposals(made, obs, 60)) < LOW_NOISE_STD
     noisy = sampler(low_noise_eval=False).eval()
-    assert apart(noisy.sample(obs, 60, SeededDraws(0, CPU))) > 100 * LOW_NOISE_STD
+    assert apart(proposals(noisy, obs, 60)) > 100 * LOW_NOISE_STD
 
 
 def test_proposals_of_an_episode_are_its_own() -> None:
     made, obs = sampler().eval(), {"pose": torch.randn(3, 5)}
 
-    def proposals(rows: list[int]) -> torch.Tensor:
+    def of(rows: list[int]) -> torch.Tensor:
         episodes = EpisodeDraws([SeededDraws(row, CPU) for row in rows], CPU)
-        return made.sample({"pose": obs["pose"][rows]}, 4, RepeatedDraws(episodes, 4))
+        return proposals(made, {"pose": obs["pose"][rows]}, 4, RepeatedDraws(episodes, 4))
 
-    together = proposals([0, 1, 2])
+    together = of([0, 1, 2])
     assert together.shape == (4, 3, 2)
     for row in range(3):
-        assert torch.allclose(proposals([row])[:, 0], together[:, row], atol=1e-6)
+        assert torch.allclose(of([row])[:, 0], together[:, row], atol=1e-6)
