@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rmexp.nets.attention import Attention, Sinusoid
+from rmexp.nets.mlp import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,10 @@ class StyleEncoder(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.summary = nn.Parameter(torch.randn(1, sizes.dim))
-        self.observations = nn.Linear(sizes.obs_dim, sizes.dim)
-        self.actions = nn.Linear(sizes.ac_dim, sizes.dim)
+        self.observations = Linear(sizes.obs_dim, sizes.dim)
+        self.actions = Linear(sizes.ac_dim, sizes.dim)
         self.layers = nn.ModuleList(EncoderLayer(sizes) for _ in range(sizes.num_encoder_layers))
-        self.latent = nn.Linear(sizes.dim, 2 * sizes.latent_dim)
+        self.latent = Linear(sizes.dim, 2 * sizes.latent_dim)
         positions = Sinusoid(sizes.dim)(torch.arange(1 + sizes.frames + sizes.chunk))
         self.register_buffer("positions", positions, persistent=False)
 
@@ -111,14 +112,14 @@ class ChunkDecoder(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.latent = nn.Linear(sizes.latent_dim, sizes.dim)
-        self.observations = nn.Linear(sizes.obs_dim, sizes.dim)
+        self.latent = Linear(sizes.latent_dim, sizes.dim)
+        self.observations = Linear(sizes.obs_dim, sizes.dim)
         self.memory_positions = nn.Parameter(torch.randn(1 + sizes.frames, sizes.dim))
         self.encoder = nn.ModuleList(EncoderLayer(sizes) for _ in range(sizes.num_encoder_layers))
         self.queries = nn.Parameter(torch.randn(sizes.chunk, sizes.dim))
         self.decoder = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.num_decoder_layers))
         self.norm = nn.LayerNorm(sizes.dim)
-        self.out = nn.Linear(sizes.dim, sizes.ac_dim)
+        self.out = Linear(sizes.dim, sizes.ac_dim)
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
         """features (B, F, E), latent (B, Z) -> (B, H, A)."""
@@ -134,10 +135,10 @@ class ChunkDecoder(nn.Module):
 
 def _feedforward(sizes: Sizes) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(sizes.dim, sizes.feedforward_dim),
+        Linear(sizes.dim, sizes.feedforward_dim),
         nn.ReLU(),
         nn.Dropout(sizes.dropout),
-        nn.Linear(sizes.feedforward_dim, sizes.dim),
+        Linear(sizes.feedforward_dim, sizes.dim),
     )
 
 

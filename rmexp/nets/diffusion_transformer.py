@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rmexp.nets.attention import Attention, Sinusoid
+from rmexp.nets.mlp import Linear
 
 INIT_STD = 0.02
 
@@ -49,18 +50,18 @@ class DiffusionTransformer(nn.Module):
         pred_horizon: int,
     ) -> None:
         super().__init__()
-        self.actions = nn.Linear(ac_dim, dim)
+        self.actions = Linear(ac_dim, dim)
         self.action_positions = nn.Parameter(torch.empty(pred_horizon, dim))
         self.step = Sinusoid(dim)
-        self.observations = nn.Linear(obs_dim, dim)
+        self.observations = Linear(obs_dim, dim)
         self.memory_positions = nn.Parameter(torch.empty(1 + obs_horizon, dim))
-        self.memory = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
+        self.memory = nn.Sequential(Linear(dim, 4 * dim), nn.Mish(), Linear(4 * dim, dim))
         self.dropout = nn.Dropout(embed_dropout)
         self.blocks = nn.ModuleList(
             DecoderBlock(dim, num_heads, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
-        self.out = nn.Linear(dim, ac_dim)
+        self.out = Linear(dim, ac_dim)
 
         # The step stands before all observations, and everyone may look at it.
         times = torch.arange(pred_horizon)[:, None]
@@ -100,7 +101,7 @@ class DecoderBlock(nn.Module):
         self.self_attention = Attention(dim, num_heads, dropout)
         self.memory_attention = Attention(dim, num_heads, dropout)
         self.mlp = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+            Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), Linear(4 * dim, dim)
         )
         self.dropout = nn.Dropout(dropout)
 

@@ -71,15 +71,19 @@ class ObservationEncoder(nn.Module):
         return torch.cat([features, aim], dim=-1)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., D), weight (E, D), bias (E,) -> (..., E), where `LARGE` says so by oneDNN."""
+    large = x.numel() * len(weight) >= LARGE and not torch.is_inference_mode_enabled()
+    if large and ONEDNN and x.is_cpu:
+        return F.linear(x.to_mkldnn(), weight, bias).to_dense()
+    return F.linear(x, weight, bias)
+
+
 class Linear(nn.Linear):
-    """A linear layer whose large products are fast on every CPU; see `LARGE`."""
+    """For layers that are wide: see `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        x = input
-        large = x.numel() * self.out_features >= LARGE and not torch.is_inference_mode_enabled()
-        if large and ONEDNN and x.is_cpu:
-            return F.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
-        return F.linear(x, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
 
 
 class MLP(nn.Module):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.nets.encoders import ImageEncoding, Shape
-from rmexp.nets.mlp import MLP, ObservationEncoder
+from rmexp.nets.mlp import MLP, ObservationEncoder, linear
 
 Obs = Mapping[str, Tensor]
 State = tuple[Tensor, ...]
@@ -83,7 +83,7 @@ class RecurrentActor(nn.Module):
         layers = [cast("nn.Linear", layer) for layer in self.decoder.values()]
         weight = torch.cat([layer.weight for layer in layers])
         bias = torch.cat([layer.bias for layer in layers])
-        outputs = F.linear(self.mlp(hidden), weight, bias)
+        outputs = linear(self.mlp(hidden), weight, bias)
         parts = outputs.split([layer.out_features for layer in layers], dim=-1)
         return dict(zip(self.decoder.keys(), parts, strict=True))
 

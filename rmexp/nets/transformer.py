@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding, Shape
-from rmexp.nets.mlp import ObservationEncoder
+from rmexp.nets.mlp import Linear, ObservationEncoder
 
 Activation = Literal["gelu", "geglu"]
 Positions = Literal["learned", "table", "sinusoidal"]
@@ -51,7 +51,7 @@ class TransformerActor(nn.Module):
                 "and a multiple of the number of heads"
             )
         self.encoder = ObservationEncoder(obs_shapes, encoding, goal_shapes)
-        self.embed = nn.Linear(self.encoder.out_dim, embed_dim)
+        self.embed = Linear(self.encoder.out_dim, embed_dim)
         self.embed_norm = nn.LayerNorm(embed_dim)
         self.embed_dropout = nn.Dropout(embed_dropout)
         self.blocks = nn.ModuleList(
@@ -60,7 +60,7 @@ class TransformerActor(nn.Module):
         )
         self.output_norm = nn.LayerNorm(embed_dim)
         self.decoder = nn.ModuleDict(
-            {name: nn.Linear(embed_dim, width) for name, width in output_dims.items()}
+            {name: Linear(embed_dim, width) for name, width in output_dims.items()}
         )
         self.positions = PositionEmbedding(positions, context_length, embed_dim)
         _initialize(self.blocks)
@@ -92,10 +92,10 @@ class Block(nn.Module):
         self.num_heads = num_heads
         self.gated = activation == "geglu"
         self.attention_dropout = attention_dropout
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.attended = nn.Linear(dim, dim)
-        self.wide = nn.Linear(dim, 4 * dim * (2 if self.gated else 1))
-        self.narrow = nn.Linear(4 * dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
+        self.attended = Linear(dim, dim)
+        self.wide = Linear(dim, 4 * dim * (2 if self.gated else 1))
+        self.narrow = Linear(4 * dim, dim)
         self.attention_norm = nn.LayerNorm(dim)
         self.wide_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(output_dropout)
