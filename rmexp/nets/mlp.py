@@ -24,9 +24,9 @@ ONEDNN = torch.backends.mkldnn.is_available()
 LARGE = 16_000_000
 """Multiplications from which a product on a CPU is given to oneDNN.
 
-torch gives it to MKL, which leaves half of what AMD's processors can do unused: there oneDNN takes
-between half the time (Zen 5) and as long (Zen 4), but 0.1 ms more to call. Acting, in inference
-mode, stays with MKL, so that an action does not depend on how many environments act at once.
+torch gives it to MKL, which does without AVX-512 on processors of AMD. With it oneDNN takes half the
+time on Zen 5 and as long on Zen 4, and 0.1 ms more to call. Acting, in inference mode, stays with
+MKL, so that an action does not depend on how many environments act at once.
 """
 
 
