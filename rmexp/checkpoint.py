@@ -20,12 +20,13 @@ import torch
 
 from rmexp import archive
 from rmexp.atomic import sync_directory, unwritable, write_atomically
+from rmexp.earlier import current_names
 from rmexp.errors import CheckpointError, DamagedError
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 2
-READABLE = (1, 2)  # 1 had no seal
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1 had no seal; up to 2 there are other names, see `rmexp.earlier`
 _MARK = b"rmexp sha256 "
 _DIGITS = 64
 _SEAL_BYTES = len(_MARK) + _DIGITS
@@ -86,6 +87,9 @@ def load(path: Path) -> dict[str, Any]:
         )
     if content["format"] >= 2 and not sealed:
         raise DamagedError(f"{path}: damaged: its checksum is missing")
+    algo = content.get("algo")
+    if content["format"] < 3 and isinstance(algo, dict) and isinstance(algo.get("nets"), dict):
+        algo["nets"] = current_names(algo["nets"])
     return content
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rmexp.config import config_dir
+from rmexp.earlier import current_target
 from rmexp.errors import CheckpointError
 
 TARGET = "_target_"
@@ -83,6 +84,8 @@ class _Reading:
     def _item(self, name: str, value: Any, key: str, depth: int) -> Any:
         full = f"{key}.{name}" if key else name
         allowed = shipped_targets(full.partition(".")[0].partition("[")[0]) | self._trust
+        if name == TARGET and type(value) is str:
+            value = current_target(value)
         if name == TARGET and not (type(value) is str and value in allowed):
             raise CheckpointError(
                 f"{self._source}: {full} is {value!r}, which rmexp does not ship there; building "

@@ -16,7 +16,7 @@ import torch
 from rmexp import checkpoint
 from rmexp.algo.bc import BC
 from tests.command_line import GOLDEN, TINY, Outcome, rows, run_here, status
-from tests.loggers.wandb_file import WandbFile
+from tests.loggers.wandb_file import finished
 
 Run = Callable[..., Outcome]
 
@@ -128,7 +128,7 @@ def test_each_job_of_a_sweep_is_a_run_of_one_group(run: Run, tmp_path: Path) -> 
     assert [job.name for job in jobs] == [
         f"algo={algo},seed={seed}" for algo in ("bc", "bc_gmm") for seed in (1, 2)
     ]
-    files = [WandbFile(next(job.glob("wandb/offline-run-*"))) for job in jobs]
+    files = [finished(next(job.glob("wandb/offline-run-*"))) for job in jobs]
     assert len({file.run.run_id for file in files}) == 4
     assert {file.run.run_group for file in files} == {"sweep"}
     for job, file in zip(jobs, files, strict=True):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.command_line import TESTS, Outcome, rows, run_process, start, status
-from tests.loggers.wandb_file import WandbFile
+from tests.loggers.wandb_file import finished
 
 LIFT = [
     "algo=bc",
@@ -90,7 +90,7 @@ def test_an_evaluation_repeats_what_the_training_reported(run: Path) -> None:
 
 def test_wandb_holds_what_the_record_holds(run: Path) -> None:
     (directory,) = run.glob("wandb/offline-run-*")
-    file = WandbFile(directory)
+    file = finished(directory)
     recorded = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert file.rows() == recorded
     media = {key for row in file.all_history() for key in row} - {k for r in recorded for k in r}

@@ -59,7 +59,8 @@ class Algo(ABC):
     """False: what it predicts is not an action, so that it cannot be rolled out."""
 
     encoder: ImageEncoding | None = None
-    """How images become features; an algorithm that takes images in sets it."""
+    """How images become features. An algorithm that takes images in sets it, and by that has the
+    images of its batches augmented while training."""
 
     def __init__(self, spec: Spec, device: torch.device) -> None:
         if spec.goal_shapes and not self.sees_goals:

@@ -87,7 +87,7 @@ def present_of(planner: GL, batch: Batch) -> Batch:
 
 
 def update(part: Algo, batch: Batch, epoch: int, validate: bool) -> dict[str, Tensor]:
-    """An update of one part, which augments images in a way of its own."""
+    """One part's update; while training, on images that are augmented for it alone."""
     return part.train_on_batch(batch if validate else part.augmented(batch), epoch, validate)
 
 

@@ -1,7 +1,7 @@
 """Random changes of image batches, on the device and without a loop over images.
 
 Every image of a batch has its own numbers, drawn from `draws`; none of these functions reads a
-value back to the host, so they can be captured with the update. Legend: N images, C channels,
+value back to the host. Legend: N images, C channels,
 H/W size before and h/w after a crop; values are in [0, 1].
 """
 

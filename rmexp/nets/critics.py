@@ -7,7 +7,7 @@ with it. Values are (B,), never (B, 1): beside rewards (B,) nothing can broadcas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, cast
 
@@ -17,10 +17,7 @@ from torch import Tensor, nn
 
 from rmexp.errors import ConfigError
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.mlp import ObservationMLP
-
-Shapes = Mapping[str, Sequence[int]]
-Obs = Mapping[str, Tensor]
+from rmexp.nets.mlp import Obs, ObservationMLP, Shapes
 
 TD_LOSSES = {"l2": F.mse_loss, "huber": F.smooth_l1_loss}
 

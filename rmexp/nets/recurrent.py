@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmexp.nets.encoders import ImageEncoding, Shape
-from rmexp.nets.mlp import MLP, ObservationEncoder, linear
+from rmexp.nets.mlp import MLP, Obs, ObservationEncoder, linear
 
-Obs = Mapping[str, Tensor]
 State = tuple[Tensor, ...]
 """LSTM: hidden and cell state; GRU: hidden state. Each is (L, B, H): layers, batch, width."""
 

@@ -7,7 +7,7 @@ of an action and how images are encoded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from rmexp.draws import Draws
 from rmexp.nets.encoders import ImageEncoding
 from rmexp.nets.heads import GMM
-from rmexp.nets.mlp import ObservationMLP
+from rmexp.nets.mlp import Obs, ObservationMLP, Shapes
 from rmexp.nets.vae import VAE, NormalPrior, Prior
-
-Obs = Mapping[str, Tensor]
-Shapes = Mapping[str, Sequence[int]]
 
 
 class ActionSampler(nn.Module, ABC):

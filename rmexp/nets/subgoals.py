@@ -7,7 +7,6 @@ goals there are, which of them make a subgoal, and how images are encoded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
@@ -16,12 +15,9 @@ from torch import Tensor, nn
 
 from rmexp.draws import Draws
 from rmexp.nets.encoders import ImageEncoding
-from rmexp.nets.mlp import ObservationMLP
+from rmexp.nets.mlp import Obs, ObservationMLP, Shapes
 from rmexp.nets.samplers import RepeatedDraws
 from rmexp.nets.vae import VAE, NormalPrior, Prior
-
-Obs = Mapping[str, Tensor]
-Shapes = Mapping[str, Sequence[int]]
 
 
 class SubgoalModel(nn.Module, ABC):

@@ -50,5 +50,6 @@ class TanhGaussian(Density):
         return (normal - slope.log()).sum(-1)
 
     def sample(self, outputs: Outputs, draws: Draws) -> Tensor:
-        still = outputs["mean"].new_zeros(outputs["mean"].shape)
-        return self.draw(outputs, still if self.low_noise_eval else draws.normal(still, 1.0))[0]
+        if self.low_noise_eval:
+            return torch.tanh(outputs["mean"].clamp(-MEAN_LIMIT, MEAN_LIMIT))
+        return self.draw(outputs, draws.randn(outputs["mean"].shape))[0]

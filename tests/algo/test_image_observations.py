@@ -18,7 +18,7 @@ import torch
 
 from rmexp import build
 from rmexp.algo.base import Algo, Spec
-from rmexp.nets.encoders import Camera
+from rmexp.nets.encoders import Camera, ResNet18Encoding
 from rmexp.policy import Policy
 from tests.command_line import rows, run_here, status
 from tests.conftest import SHARED
@@ -30,13 +30,13 @@ B, A, H, W = 3, 7, 20, 22
 IMAGE_SIZES = {"width": 16, "crop": [18, 19], "feature_dim": 5, "num_samples": 3}
 
 
-def built(name: str) -> Algo:
+def built(name: str, goals: bool = False) -> Algo:
     files = ["dataset=hdf5", "dataset.path=none", "rollout=none", "logging=none"]
     config = composed(name, files, IMAGE_SIZES)
     shapes = {"side": (3, H, W), "hand": (3, H, W), "pose": (5,)}
     spec = Spec(
         obs_shapes=shapes,
-        goal_shapes=shapes if config.dataset.goal_mode else {},
+        goal_shapes=shapes if goals or config.dataset.goal_mode else {},
         ac_dim=A,
         frame_stack=config.dataset.frame_stack,
         seq_length=config.dataset.seq_length,
@@ -68,7 +68,8 @@ def window(algo: Algo) -> dict[str, Any]:
         "pad_mask": torch.ones(B, time, 1, dtype=torch.bool),
         "index": torch.arange(B),
     }
-    return {key: batch[key] for key in algo.batch_keys}
+    goals = ("goal_obs",) if algo.spec.goal_shapes else ()
+    return {key: batch[key] for key in (*algo.batch_keys, *goals)}
 
 
 def step(algo: Algo, validate: bool) -> dict[str, torch.Tensor]:
@@ -112,6 +113,31 @@ def test_every_algorithm_takes_images_in(name: str) -> None:
     actions = policy.act({k: v.numpy() for k, v in observations(2, seed=4).items()}, [0, 1])
     assert actions.shape == (2, A)
     assert np.isfinite(actions).all()
+
+
+PARTS_WITH_IMAGES = {"hbc": 2, "iris": 2}  # planner and actor; the others have one
+
+
+@pytest.mark.parametrize("name", ALGOS)
+def test_every_image_is_augmented_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = ResNet18Encoding.augment, list[set[str]]()
+
+    def augment(self: ResNet18Encoding, obs: Any, draws: Any) -> dict[str, torch.Tensor]:
+        calls.append({key for key, value in obs.items() if value.ndim > 3})
+        return original(self, obs, draws)
+
+    monkeypatch.setattr(ResNet18Encoding, "augment", augment)
+    plain = built(name)
+    for algo in (plain, built(name, goals=True)) if plain.sees_goals else (plain,):
+        step(algo, validate=True)
+        assert calls == []
+        step(algo, validate=False)
+        ready = algo.process_batch_for_training(window(algo))
+        groups = [k for k in ("obs", "next_obs", "goal_obs") if "side" in ready.get(k, {})]
+        assert ("goal_obs" in groups) == (algo is not plain)
+        expected = len(groups) + PARTS_WITH_IMAGES.get(name, 1) - 1
+        assert [keys for keys in calls if keys] == [{"side", "hand"}] * expected
+        calls.clear()
 
 
 @pytest.fixture(scope="module")

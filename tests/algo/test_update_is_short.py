@@ -82,6 +82,7 @@ def test_nothing_is_read_back_to_the_host(name: str) -> None:
     algo, batch = prepared(name, LOW_DIM | CAMERA)
     for validate in (False, True):
         with NoReading(), torch.set_grad_enabled(not validate):
+            algo.augmented(batch)
             info = algo.train_on_batch(batch, epoch=1, validate=validate)
             if not validate:
                 algo.on_gradient_step()

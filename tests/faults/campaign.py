@@ -14,7 +14,7 @@ import torch
 from rmexp import checkpoint
 from tests.command_line import TESTS, Outcome, rows, status
 from tests.faults.training import COUNT, NONE, Fault, World, counted, train
-from tests.loggers.wandb_file import WandbFile
+from tests.loggers.wandb_file import WandbFile, finished
 
 TINY = [
     f"--config-dir={TESTS / 'conf'}",
@@ -154,8 +154,8 @@ def sent(run: Path) -> dict[tuple[int, str], Any]:
     """(epoch, metric) -> value in W&B's offline files: one run, and each value once."""
     values: dict[tuple[int, str], Any] = {}
     ids: set[str] = set()
-    for directory in sorted(run.glob("wandb/offline-run-*")):
-        file = WandbFile(directory)
+    *killed, last = sorted(run.glob("wandb/offline-run-*"))
+    for file in (*map(WandbFile, killed), finished(last)):
         ids |= {record.run_id for record in file.of("run")}
         for row in file.rows():
             for key, value in row.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,11 @@ class WandbFile:
 
 def _items(items: Any) -> dict[str, Any]:
     return {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
+
+
+def finished(directory: Path) -> WandbFile:
+    """Of a run that ended: the SDK's service writes the end a moment after `finish` returned."""
+    patience = time.monotonic() + 1.0
+    while (file := WandbFile(directory)).exit_code is None and time.monotonic() < patience:
+        time.sleep(0.02)
+    return file

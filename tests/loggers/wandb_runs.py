@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from wandb_file import WandbFile
+from wandb_file import WandbFile, finished
 
 import rmexp
 from rmexp.loggers.base import LoggerGroup, RunInfo
@@ -62,15 +61,7 @@ def log_epochs(group: LoggerGroup, epochs: int, first: int = 1) -> None:
 
 
 def wandb_files(info: RunInfo) -> list[WandbFile]:
-    return [_complete(path) for path in sorted(info.run_dir.glob("wandb/offline-run-*"))]
-
-
-def _complete(directory: Path) -> WandbFile:
-    """The SDK's service writes the end of a file a moment after `finish` has returned."""
-    patience = time.monotonic() + 1.0
-    while (file := WandbFile(directory)).exit_code is None and time.monotonic() < patience:
-        time.sleep(0.02)
-    return file
+    return [finished(path) for path in sorted(info.run_dir.glob("wandb/offline-run-*"))]
 
 
 def rows(info: RunInfo) -> list[dict[str, float]]:
