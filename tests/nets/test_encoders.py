@@ -101,7 +101,7 @@ def test_a_camera_answers_as_the_references(training: bool, recorded: list[float
             camera(x)
             features = camera.eval()(x)
     assert features.shape == (3, 64)
-    assert features[:, :2].flatten().tolist() == pytest.approx(recorded, abs=2e-4)
+    assert features[:, :2].flatten().tolist() == pytest.approx(recorded, abs=2e-3)
     rectified = encoding(crop=None).network("image", (3, 45, 70))
     rectified.load_state_dict(camera.state_dict())
     with torch.no_grad():
