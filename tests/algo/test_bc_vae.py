@@ -218,6 +218,12 @@ def test_samples_follow_the_prior(prior: Prior) -> None:
     torch.testing.assert_close(z.square().mean(0), second, atol=0.08, rtol=0.0)
 
 
+def test_the_standard_normals_samples_are_its_draws() -> None:
+    obs = bc_vae().process_batch_for_training(frames())["obs"]
+    z = bc_vae().actor.sample_prior(obs, None, SeededDraws(0, CPU))
+    assert torch.equal(z, SeededDraws(0, CPU).randn((6, L)))
+
+
 @every_prior
 def test_several_samples_of_a_state_are_those_of_its_repetitions(
     prior: Prior | NormalPrior,

@@ -111,7 +111,8 @@ def projected(
 @pytest.mark.parametrize(("low", "high", "number"), [(0.0, 1.0, 51), (-3.7, 11.1, 7)])
 def test_projecting_onto_itself_changes_nothing(low: float, high: float, number: int) -> None:
     """The reference's projection loses nearly all of it."""
-    atoms = torch.linspace(low, high, number)
+    atoms, probs = torch.linspace(low, high, number), torch.eye(number)  # all mass on each in turn
+    assert torch.equal(projected(probs, atoms, torch.zeros(number), torch.ones(number)), probs)
     probs = torch.rand(5, number).softmax(-1)
     torch.testing.assert_close(projected(probs, atoms, torch.zeros(5), torch.ones(5)), probs)
 
